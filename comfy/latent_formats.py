@@ -303,6 +303,21 @@ class StableAudio1(LatentFormat):
     temporal_downscale_ratio = 2048
 
 
+class StableAudio3(LatentFormat):
+    """Stable Audio 3's: batch x 256 x places, each of 4096 samples."""
+
+    latent_channels, latent_dimensions = 256, 1
+    temporal_downscale_ratio = 4096
+
+
+class SeedVR2(LatentFormat):
+    """SeedVR2's: batch x 16 x frames x height x width, a frame for the first of a video and for each four that follow, at an eighth of the
+    picture's size; its autoencoder scales them.
+    """
+
+    latent_channels, latent_dimensions = 16, 3
+
+
 class ACEAudio(LatentFormat):
     """ACE-Step 1's sound latents: batch x 8 x 16 rows x places."""
 

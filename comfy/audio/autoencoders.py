@@ -31,6 +31,28 @@ def oobleck_autoencoder(source: WeightSource) -> Autoencoder:
     )
 
 
+def stable_audio3_autoencoder(source: WeightSource) -> Autoencoder:
+    """Of Stable Audio 3."""
+    from comfy.audio import stable_audio3
+
+    sizes = stable_audio3.read_sizes(source.shapes())
+    per_sample = stable_audio3.PER_SAMPLE[sizes.depth]
+    return Autoencoder(
+        build=lambda: stable_audio3.StableAudio3Autoencoder(sizes),
+        load=stable_audio3.load_stable_audio3_vae,
+        image_channels=stable_audio3.SIDES,
+        latent_channels=stable_audio3.LATENT,
+        downscale_ratio=stable_audio3.RATIO,
+        upscale_ratio=stable_audio3.RATIO,
+        encode_bytes=lambda shape, dtype_bytes: per_sample * shape[2] * dtype_bytes,
+        decode_bytes=lambda shape, dtype_bytes: per_sample * shape[2] * stable_audio3.RATIO * dtype_bytes,
+        latent_dim=1,
+        pad_channel_value=REPEATED,
+        working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
+        sample_rate_hz=stable_audio3.RATE_HZ,
+    )
+
+
 def ltx_autoencoder(source: WeightSource) -> Autoencoder:
     """Of LTX 2, with its vocoder."""
     from comfy.audio import ltx

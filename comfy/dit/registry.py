@@ -34,6 +34,7 @@ from comfy.dit import (
     wan,
 )
 from comfy.dit.family import Config, Family, Shapes, network_kind
+from comfy.dit.restoring import seedvr
 from comfy.supported_models_base import BASE
 
 FAMILIES: tuple[Family, ...] = (
@@ -62,6 +63,7 @@ FAMILIES: tuple[Family, ...] = (
     ace15.FAMILY,
     ltx.FAMILY,
     stable_audio.FAMILY,
+    seedvr.FAMILY,
     sam3.FAMILY,
     rt_detr.FAMILY,
 )

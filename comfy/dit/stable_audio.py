@@ -1,4 +1,4 @@
-"""Stable Audio Open 1.0 and its relatives."""
+"""Stable Audio Open 1.0 and its relatives, and Stable Audio 3."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, Family, Shapes
-from comfy.families.model_errors import UnknownModelError
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE
 
 HEAD = 64
 MARK = "transformer.rotary_pos_emb.inv_freq"
 FIRST = "transformer.layers.0."
-OF_THE_THIRD = ("transformer.global_cond_embedder.0.weight", f"{FIRST}to_local_embed.0.weight", f"{FIRST}self_attn.q_norm.gamma")
+LOCAL, SHARED = f"{FIRST}to_local_embed.0.weight", "transformer.global_cond_embedder.0.weight"
 
 
 class StableAudio(BASE):
@@ -25,7 +24,7 @@ class StableAudio(BASE):
     latent_format: Any = latent_formats.StableAudio1
     vae_key_prefix = ("pretransform.model.",)
     text_encoder_key_prefix = ("text_encoders.",)
-    further_key_prefixes = ("conditioner.conditioners.seconds_",)
+    further_key_prefixes: tuple[str, ...] = ("conditioner.conditioners.seconds_",)
     text_encoder_type = "stable_audio"
 
     def inpaint_model(self) -> bool:
@@ -47,15 +46,33 @@ class StableAudio(BASE):
         return {f"model.model.{name}": value for name, value in state_dict.items()}
 
 
+class StableAudio3(StableAudio):
+    """Text to sound, or to what is missing in a sound: by a flow, with T5Gemma."""
+
+    unet_config = {"audio_model": "dit1.0", "global_cond_shared_embed": True}
+    sampling_settings = {"multiplier": 1.0, "shift": 2.0}
+    latent_format: Any = latent_formats.StableAudio3
+    memory_usage_factor = 7.0
+    further_key_prefixes = ("conditioner.conditioners.seconds_", "conditioner.conditioners.prompt.padding_embedding")
+
+    def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
+        """A flow."""
+        return model_base.ModelType.FLOW
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.StableAudio3
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        return {"t5gemma": ("text_encoders.t5gemma.transformer.",)}
+
+
 def read_config(shapes: Shapes) -> Config | None:
-    """The ``unet_config`` of such a network with tensors of *shapes*, else None. Raises ``UnknownModelError`` for Stable Audio 3."""
+    """The ``unet_config`` of such a network with tensors of *shapes*, else None."""
     if MARK not in shapes:
         return None
-    if any(name in shapes for name in OF_THE_THIRD) or "timestep_features.weight" not in shapes:
-        raise UnknownModelError("it is a network of Stable Audio's that is not supported; supported: Stable Audio Open 1.0")
     width, channels = shapes["to_timestep_embed.0.weight"][0], shapes["postprocess_conv.weight"][0]
     inner, text = shapes["to_cond_embed.0.weight"]
-    norm = shapes.get(f"{FIRST}self_attn.q_norm.weight")
+    norm, root_norm = (shapes.get(f"{FIRST}self_attn.q_norm.{leaf}") for leaf in ("weight", "gamma"))
     config: Config = {
         "audio_model": "dit1.0",
         "io_channels": channels,
@@ -64,15 +81,22 @@ def read_config(shapes: Shapes) -> Config | None:
         "global_cond_dim": shapes["to_global_embed.0.weight"][1],
         "cond_token_dim": text,
         "project_cond_tokens": inner != text,
-        "num_heads": width // (HEAD if norm is None else norm[0]),
+        "num_heads": width // (norm or root_norm or (HEAD,))[0],
         "depth": count_blocks(shapes, "transformer.layers.{}."),
-        "timestep_features_type": "learned",
+        "timestep_features_type": "learned" if "timestep_features.weight" in shapes else "expo",
     }
     if "transformer.memory_tokens" in shapes:
         config["num_memory_tokens"] = shapes["transformer.memory_tokens"][0]
     if norm is not None:
         config["attn_kwargs"] = {"qk_norm": "ln", "feat_scale": True}
+    if root_norm is not None:
+        rows, inner = shapes[f"{FIRST}self_attn.to_qkv.weight"]
+        config |= {"norm_type": "rms_norm", "attn_kwargs": {"qk_norm": "rms", "differential": rows == 5 * inner}}
+    if LOCAL in shapes:
+        config["local_add_cond_dim"] = shapes[LOCAL][1]
+    if SHARED in shapes:
+        config |= {"global_cond_shared_embed": True, "global_cond_type": "adaLN"}
     return config
 
 
-FAMILY = Family(name="Stable Audio Open 1.0", configs=(StableAudio,), read_config=read_config)
+FAMILY = Family(name="Stable Audio Open 1.0, Stable Audio 3", configs=(StableAudio3, StableAudio), read_config=read_config)

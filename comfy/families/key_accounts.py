@@ -25,6 +25,8 @@ HARMLESS = (
     (r"(^|\.)stft_fn\.inverse_basis$", "the way back of a transform that is made one way only"),
     (r"^motion_encoder\.enc\..*\.kernel$", "fixed numbers that pictures of faces are blurred by"),
     (r"(^|\.)num_batches_tracked$", "a count of training"),
+    (r"(^|\.)attn\.rope\.rope\.freqs$", "how fast places are turned, which is computed"),
+    (r"(^|\.)bottleneck\.noise_scaling_factor$", "how loud the noise is that an autoencoder of sound adds as channels: there are none"),
     (r"^(decoder\.(block\.\d+|final_layer_norm|embed_tokens)\.|lm_head\.weight$)", "the half of T5 that writes text"),
     (r"^encoder\.embed_tokens\.weight$", "T5's table of embeddings, which is shared.weight once more"),
     (r"^(text_encoders\.)?(spiece_model|tokenizer_json|tekken_model)$", "the tokenizer, which is read by itself"),

@@ -25,7 +25,8 @@ class Autoencoder:
     in time are functions. ``pad_channel_value`` fills channels that a picture lacks; None: it must have them; "replicate": with the last.
     ``sample_rate_hz`` is that of the sound for autoencoders of sound, whose latents have one dimension, or ``extra_1d_channel`` rows of it;
     ``output_rate_hz`` that of decoded sound where it is another one. ``in_parts``: its network goes through videos on the host part by
-    part, in tiles, whatever their size, and gives colours from 0 to 1.
+    part, in tiles, whatever their size, and gives colours from 0 to 1. ``fading``: tiles of videos have all frames
+    and fade into each other.
     """
 
     build: Callable[[], Any]
@@ -43,5 +44,6 @@ class Autoencoder:
     working_dtypes: tuple[torch.dtype, ...] = WORKING_DTYPES
     sample_rate_hz: int | None = None
     in_parts: bool = False
+    fading: bool = False
     extra_1d_channel: int | None = None
     output_rate_hz: int | None = None

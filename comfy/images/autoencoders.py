@@ -256,6 +256,27 @@ def _minimax(source: WeightSource) -> Autoencoder:
     )
 
 
+def _seedvr(source: WeightSource) -> Autoencoder:
+    from comfy.images import seedvr_vae
+
+    config, side = seedvr_vae.read_seedvr_vae_config(source.shapes()), seedvr_vae.SIDE
+    return Autoencoder(
+        build=lambda: seedvr_vae.SeedVRAutoencoder(config),
+        load=seedvr_vae.load_seedvr_vae,
+        image_channels=seedvr_vae.COLOURS,
+        latent_channels=config.latent_channels,
+        downscale_ratio=(_latent_frames, side, side),
+        upscale_ratio=(_video_frames, side, side),
+        encode_bytes=seedvr_vae.encode_memory_bytes,
+        decode_bytes=seedvr_vae.decode_memory_bytes,
+        latent_dim=3,
+        downscale_index_formula=(seedvr_vae.FRAMES, side, side),
+        upscale_index_formula=(seedvr_vae.FRAMES, side, side),
+        working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
+        fading=True,
+    )
+
+
 def _latent_frames(frames: float) -> int:
     return max(0, int(frames + 3) // 4)
 
@@ -276,6 +297,7 @@ KINDS = (
     Kind("Stable Video Diffusion", PICTURES, ("decoder.mid.block_1.mix_factor",), _frames),
     Kind("HunyuanVideo 1", PICTURES, ("decoder.conv_in.conv.weight", "post_quant_conv.weight"), _hunyuan_video, needs_all=True),
     Kind("Stable Audio, ACE-Step 1.5", SOUND, ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta"), sound.oobleck_autoencoder),
+    Kind("Stable Audio 3", SOUND, ("decoder.layers.3.transformers.0.pre_norm.alpha",), sound.stable_audio3_autoencoder),
     Kind("LTX", PICTURES, ("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight",), _ltx),
     Kind("LTX 2.5", PICTURES, ("decoder.conv_in_x_t.weight",), _ltx_diffusion),
     Kind("LTX 2", SOUND, ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight"), sound.ltx_autoencoder),
@@ -283,6 +305,7 @@ KINDS = (
     Kind("MiniMax H3", SOUND, ("pre_block.attn.zero_k_bias",), sound.minimax_autoencoder),
     Kind("Mage-Flow", PICTURES, ("student.dconv_encoder.proj_out.weight",), _mage),
     Kind("models of pixels", PICTURES, (pixel_space_convert.MARK,), _pixels),
+    Kind("SeedVR2", PICTURES, ("decoder.up_blocks.2.upsamplers.0.upscale_conv.weight",), _seedvr),
     Kind("ACE-Step 1", SOUND, ("vocoder.backbone.channel_layers.0.0.bias",), sound.music_autoencoder),
 )
 STABLE = "Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2"

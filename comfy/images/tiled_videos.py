@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import comfy.utils
+from comfy.images.faded_tiles import in_faded_tiles
 from comfy.residency.host_heap import activations_returned
 
 ALL_FRAMES = 9999
@@ -18,6 +19,7 @@ class TiledVideos:
     """What an autoencoder of videos does in tiles. Shapes: B x channels x frames x height x width."""
 
     first_stage_model: Any
+    _kind: Any
     device: torch.device
     vae_dtype: torch.dtype
     output_device: torch.device
@@ -38,6 +40,10 @@ class TiledVideos:
         self, samples: torch.Tensor, tile_t: int = ALL_FRAMES, tile_x: int = 32, tile_y: int = 32, overlap: Overlap = (1, 8, 8)
     ) -> torch.Tensor:
         """The video of latents, channels first; sizes in latent frames and pixels."""
+        if self._kind.fading:
+            return self.process_output(
+                self._faded(self.first_stage_model.decode, samples, (tile_y, tile_x), overlap, 1, (self.upscale_ratio[1], 1))
+            )
         video = comfy.utils.tiled_scale_multidim(
             samples,
             lambda tile: self._run(self.first_stage_model.decode, tile),
@@ -54,6 +60,10 @@ class TiledVideos:
         self, samples: torch.Tensor, tile_t: int = ALL_FRAMES, tile_x: int = 512, tile_y: int = 512, overlap: Overlap = (1, 64, 64)
     ) -> torch.Tensor:
         """The latents of a video, channels first; sizes in frames and picture pixels."""
+        if self._kind.fading:
+            side = self.downscale_ratio[1]
+            encode = self.first_stage_model.encode
+            return self._faded(lambda tile: encode(self.process_input(tile)), samples, (tile_y, tile_x), overlap, side, (1, side))
         return comfy.utils.tiled_scale_multidim(
             samples,
             lambda tile: self._run(self.first_stage_model.encode, self.process_input(tile)),
@@ -65,6 +75,20 @@ class TiledVideos:
             index_formulas=self.downscale_index_formula,
             output_device=self.output_device,
         )
+
+    def _faded(
+        self,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        samples: torch.Tensor,
+        tile: tuple[int, int],
+        overlap: Overlap,
+        cell: int,
+        out_of: tuple[int, int],
+    ) -> torch.Tensor:
+        """In tiles of all frames; *cell* is the least by which a tile is larger than its seam."""
+        seam = tuple(max(0, min(shared, side - cell)) for side, shared in zip(tile, overlap[1:]))
+        made = in_faded_tiles(samples, lambda part: self._run(network, part), tile, (seam[0], seam[1]), out_of, self.output_device)
+        return made.to(self.vae_output_dtype())
 
     def _run(self, network: Callable[[torch.Tensor], torch.Tensor], tile: torch.Tensor) -> torch.Tensor:
         with activations_returned(self.device):

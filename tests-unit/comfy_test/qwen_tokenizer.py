@@ -9,6 +9,7 @@ MARKS = {
     "<|image_pad|>": 151655,
 }
 VOCABULARY = 151656
+LATER = 96401  # by so many are the marks' numbers higher for Qwen 3.5
 USER = 872
 
 
@@ -19,12 +20,13 @@ def byte_names() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + number) for number, byte in enumerate(others)}
 
 
-def qwen_tokenizer_json() -> str:
-    """The content of its ``tokenizer.json``."""
+def qwen_tokenizer_json(further: int = 0) -> str:
+    """The content of its ``tokenizer.json``; *further*: what is added to the numbers of the marks."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {sign: number for number, sign in enumerate(byte_names().values())}
-    vocabulary |= {"us": 300, "er": 301, "user": USER} | MARKS
+    vocabulary |= {"us": 300, "er": 301, "user": USER}
+    vocabulary |= {mark: number + further for mark, number in MARKS.items()}
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=[("u", "s"), ("e", "r"), ("us", "er")]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()

@@ -12,6 +12,7 @@ LENGTHS = ("length", "frames_number", "num_frames", "amount")
 RATES = ("fps", "frame_rate")
 ENDS = ("start_at_step", "end_at_step", "step")
 STEPS = 2
+SECONDS = 1.2  # of a sound that is made
 LAST = 10_000  # what templates give for "to the end"
 MOST_SECONDS = 30  # a larger number that a length comes of is one of frames
 MOST_FRAMES = 1000  # a larger number of frames means all that there are
@@ -22,9 +23,11 @@ FIXED = (
     ("ResolutionSelector", "megapixels", 0.1),
     ("ImageScaleToTotalPixels", "megapixels", 0.01),
     ("TextGenerateLTX2Prompt", "max_length", 4),
-    ("EmptyAceStep1.5LatentAudio", "seconds", 1.2),
-    ("EmptyAceStepLatentAudio", "seconds", 1.2),
-    ("TextEncodeAceStepAudio1.5", "duration", 1.2),
+    ("TextGenerate", "max_length", 4),
+    ("EmptyLatentAudio", "seconds", SECONDS),
+    ("EmptyAceStep1.5LatentAudio", "seconds", SECONDS),
+    ("EmptyAceStepLatentAudio", "seconds", SECONDS),
+    ("TextEncodeAceStepAudio1.5", "duration", SECONDS),
     ("WanInfiniteTalkToVideo", "motion_frame_count", 5),
     ("ImagePadForOutpaint", "left", 16),
     ("ImagePadForOutpaint", "right", 16),
@@ -68,6 +71,8 @@ def _smaller(value: float, reached: set[str], kind: str, sizes: tuple[int, int, 
         return value
     if "steps" in reached:
         return min(value, STEPS)
+    if "seconds" in reached and kind == "PrimitiveFloat":
+        return min(value, SECONDS)
     if reached & set(ENDS):
         return value if value in (0, LAST) else 1
     for names, side in ((WIDTHS, width), (HEIGHTS, height)):

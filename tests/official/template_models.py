@@ -26,13 +26,16 @@ from ltx_files import (
 from minimax_files import minimax_file, minimax_text_tensors
 from minimax_vae_files import audio_vae_file, vae_file
 from quantised_files import quantised_model
-from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
+from qwen_tokenizer import LATER, VOCABULARY, qwen_tokenizer_json
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sam3_files import sam3_file
-from sound_files import ace15_file, ace_tensors, lyrics_tokenizer_json, music_vae_tensors, oobleck_file
+from seedvr_files import seedvr_file, seedvr_vae_file
+from sound_files import ace15_file, ace_tensors, lyrics_tokenizer_json, music_vae_tensors, oobleck_file, stable_audio_file
+from stable_audio3_files import stable_audio3_file
+from t5_gemma_files import t5_gemma_tensors, with_words
 from text_encoder_files import T5_WIDTH, sentence_piece_model, text_model, tokenizer_json
-from transformer_files import qwen_text_tensors
+from transformer_files import qwen35_tensors, qwen_text_tensors
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
@@ -86,6 +89,7 @@ def write_tokenizers(folder: Path) -> None:
     """The tokenizers that no file carries, into the folder of text encoders *folder*."""
     for name, file, content in (
         ("qwen25_tokenizer", "tokenizer.json", qwen_tokenizer_json()),
+        ("qwen35_tokenizer", "tokenizer.json", qwen_tokenizer_json(LATER)),
         ("ace_lyrics_tokenizer", "vocab.json", lyrics_tokenizer_json()),
     ):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -265,8 +269,12 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("diffusion_models", r"^minimax_h3", lambda path: minimax_file(path, context=TEXT, curve=9)),
     ("diffusion_models", r"^acestep_v1\.5", _ace15),
     ("diffusion_models", r"^lotus", _saved(_lotus)),
+    ("diffusion_models", r"^seedvr2_3b", lambda path: seedvr_file(path, "3b")),
+    ("diffusion_models", r"^seedvr2_7b", lambda path: seedvr_file(path, "7b")),
     ("checkpoints", r"^ace_step_1\.5", _later_song_checkpoint),
     ("checkpoints", r"^ace_step_v1", _saved(_song_checkpoint)),
+    ("checkpoints", r"^stable_audio_3", stable_audio3_file),
+    ("checkpoints", r"^stable-audio-open", lambda path: stable_audio_file(path, inner=128)),
     ("checkpoints", r"^sam3\.1", sam3_file),
     ("checkpoints", r"^ltx-2\.3", _ltx("2.3", "2.3")),
     ("checkpoints", r"^ltx-2-", _ltx("2", "2")),
@@ -274,6 +282,9 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("checkpoints", r"^ltx-video-2b-v0\.9\.", _ltx("0.9, by a small T5", "0.9")),
     ("text_encoders", r"^umt5_xxl", _saved(lambda: _t5("umt5xxl"))),
     ("text_encoders", r"^t5xxl", _saved(lambda: _with_pieces("t5xxl", 4000))),
+    ("text_encoders", r"^t5-base", _saved(lambda: _t5("t5base"))),
+    ("text_encoders", r"^t5gemma", _saved(lambda: with_words(t5_gemma_tensors()))),
+    ("text_encoders", r"^qwen3\.5_2b", _saved(lambda: qwen35_tensors(eyes=False, vocabulary=VOCABULARY + LATER))),
     ("text_encoders", r"^gemma4-12b", _saved(_told_ltx)),
     ("text_encoders", r"^gemma4_e2b", _saved(lambda: gemma4_files.with_tokenizer(gemma4_files.gemma4_tensors("e2b")))),
     ("text_encoders", r"^gemma_3_12B", _saved(lambda: _with_pieces("gemma3_12b", 512))),
@@ -287,6 +298,7 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("vae", r"^wan2\.2", lambda path: wan_vae_file(path, layout=wan22_vae_layout)),
     ("vae", r"^wan", lambda path: wan_vae_file(path, seed=int("alpha_channel" in path.name))),
     ("vae", r"^hunyuanvideo15", hunyuan_vae_file),
+    ("vae", r"^seedvr2", seedvr_vae_file),
     ("vae", r"^minimax_h3_video", vae_file),
     ("vae", r"^minimax_h3_audio", audio_vae_file),
     ("vae", r"^ace_1\.5", oobleck_file),

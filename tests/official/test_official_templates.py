@@ -14,7 +14,7 @@ from scripts.coverage import published, templates
 
 pytestmark = pytest.mark.timeout(3600)
 
-FAMILIES = re.compile(r"WAN|LTX|HunyuanVideo15|MiniMaxH3|ACEStep")
+FAMILIES = re.compile(r"WAN|LTX|HunyuanVideo15|MiniMaxH3|ACEStep|StableAudio|SeedVR2")
 COVERED = re.compile(r"^\| (\S+) \| \d+ \| covered \|$", re.MULTILINE)
 INPUT, MARK = "input", "names_this_folder"
 NETWORKS = ("diffusion_models", "checkpoints")
@@ -48,6 +48,7 @@ OTHER_VIDEOS = {
     # The first part, and of the second what follows the five frames that both share: at least one.
     "video_wan21_scail2_character_replacement": [(5, 128, 64), (6, 128, 64)],
     "video_wan21_scail2_character_replacement_int8": [(5, 128, 64), (6, 128, 64)],
+    "utility_seedvr2_3b_int8_upscale_video": [(FRAMES, 256, 128)],  # twice the sides of the video that is enlarged
     "utility_video_frame_interpolation": [(2 * FRAMES - 1, 128, 64)],
     "video_wan_vace_flf2v": [(17, 128, 64)],  # a second at 16 per second
 }
@@ -180,4 +181,4 @@ def test_every_covered_template_makes_files_that_play(start_server, official):
         except Exception as error:
             wrong[template.name] = f"{type(error).__name__}: {error}"
     assert not wrong, "\n".join(f"{name}: {why}" for name, why in wrong.items())
-    assert len(right) >= 80
+    assert len(right) >= 86

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from text_encoder_files import sentence_piece_model
+from t5_gemma_files import HEADS, WIDTH, t5_gemma_tensors, with_words
 from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
 from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
@@ -12,30 +12,15 @@ import comfy.sd
 from comfy.families.weight_source import StateDictSource
 from comfy.text import t5_gemma
 from comfy.text.kinds import recognise
-from comfy.text.t5_gemma import HEAD, T5_GEMMA, T5GemmaModel, read_t5_gemma_config
+from comfy.text.t5_gemma import T5_GEMMA, T5GemmaModel, read_t5_gemma_config
 from comfy.text.te_models import TEModel
 from comfy.text_encoders import sa3
-
-WIDTH, INNER, HEADS, LAYERS = 32, 48, 2, 4
 
 
 @pytest.fixture(autouse=True)
 def _inference():
     with torch.inference_mode():
         yield
-
-
-def t5_gemma_tensors(vocabulary=300, layers=LAYERS):
-    numbers = torch.Generator().manual_seed(3)
-    shapes = {"embed_tokens.weight": (vocabulary, WIDTH), "norm.weight": (WIDTH,)}
-    for layer in range(layers):
-        own = f"layers.{layer}."
-        shapes |= {f"{own}self_attn.{name}_proj.weight": (HEADS * HEAD, WIDTH) for name in "qkv"}
-        shapes |= {f"{own}self_attn.o_proj.weight": (WIDTH, HEADS * HEAD), f"{own}mlp.down_proj.weight": (WIDTH, INNER)}
-        shapes |= {f"{own}mlp.{name}_proj.weight": (INNER, WIDTH) for name in ("gate", "up")}
-        for name in ("pre_self_attn", "post_self_attn", "pre_feedforward", "post_feedforward"):
-            shapes[f"{own}{name}_layernorm.weight"] = (WIDTH,)
-    return {f"model.encoder.{name}": torch.randn(shape, generator=numbers) * 0.2 for name, shape in shapes.items()}
 
 
 def own_model(tensors):
@@ -77,8 +62,7 @@ def test_published_sizes():
 
 def test_prompts_have_no_marks_and_no_states_for_padding(tmp_path):
     pytest.importorskip("sentencepiece", reason="its tokenizer needs it")
-    words = torch.frombuffer(bytearray(sentence_piece_model(begins=True)), dtype=torch.uint8)
-    save_file({**t5_gemma_tensors(), "spiece_model": words}, str(tmp_path / "t5gemma.safetensors"))
+    save_file(with_words(t5_gemma_tensors()), str(tmp_path / "t5gemma.safetensors"))
     clip = comfy.sd.load_clip([str(tmp_path / "t5gemma.safetensors")], clip_type=comfy.sd.CLIPType.STABLE_AUDIO)
     assert type(clip.cond_stage_model) is sa3.SAT5GemmaModel
     tokens = clip.tokenize("a red apple", min_length=40)

@@ -12,9 +12,8 @@ from both_trees import PROJECT, against_upstream, results_of_both
 sys.path[:0] = [str(PROJECT / "tests-unit" / "comfy_test"), str(PROJECT / "tests-unit" / "comfy_test" / "text")]
 
 import gemma4_files as files  # noqa: E402
-import test_t5_gemma as t5  # noqa: E402
+import t5_gemma_files as t5  # noqa: E402
 from test_text_generation_against_upstream import DRAWN, LIKELIEST  # noqa: E402
-from text_encoder_files import sentence_piece_model  # noqa: E402
 
 pytestmark = against_upstream(1200)
 
@@ -68,11 +67,10 @@ def projection():
 
 def t5_gemma():
     """T5Gemma's case."""
-    words = torch.frombuffer(bytearray(sentence_piece_model(begins=True)), dtype=torch.uint8)
     sizes = {"vocab_size": 300, "hidden_size": t5.WIDTH, "intermediate_size": t5.INNER, "num_hidden_layers": t5.LAYERS}
     sizes |= {"num_attention_heads": t5.HEADS, "num_key_value_heads": t5.HEADS}
     calls = [{"text": "a (red:1.3) apple"}, {"text": "two cats and a bird", "min_length": 30}]
-    tensors = {**t5.t5_gemma_tensors(), "spiece_model": words}
+    tensors = t5.with_words(t5.t5_gemma_tensors())
     return {"tensors": tensors, "sizes": {"t5": sizes}, "kind": "STABLE_AUDIO", "calls": calls, "written": []}
 
 

@@ -1,0 +1,1 @@
+"""Families of networks that restore and enlarge what they are given."""
