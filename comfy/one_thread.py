@@ -1,7 +1,7 @@
 """Keeps what torch computes on the thread that asks for it, where several such threads work side by side already.
 
-Torch spreads large copies over threads of its own, a team for each thread that asks, and these wait for more to do by running in circles:
-four readers on two cores lost a quarter of their time to them.
+Torch spreads large copies over threads of its own, a team for each thread that asks, and these wait for more to do by running in circles,
+on cores that the others need.
 """
 
 import contextlib

@@ -2,12 +2,11 @@
 
 Nothing is mapped: a reader issues large positional reads, several at a time, straight into the destination when the dtype is the
 file's, else through a small buffer that is cast on the way. What is to leave nothing in the system's page cache and is not there yet is
-read past it, where the file system can: large tensors by the disk itself where they stay, others through a buffer.
+read past it, where the file system can: large tensors by the disk itself where they stay, others through a buffer. But what is cast goes
+through the page cache, where the system reads ahead meanwhile, and is dropped from there.
 """
 
 import contextlib
-import functools
-import mmap
 import os
 import threading
 from collections import deque
@@ -28,13 +27,13 @@ from comfy.weight_files.direct_reads import DirectReads
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
-from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
+from comfy.weight_files.page_cache import PageCacheGuard, can_drop_pages
 
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
 CHUNK_BYTES = 8 * MIB
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk or for Python, another copies
-CAST_THREADS = max(2, min(8, os.cpu_count() or 1))  # of what is cached: nobody waits, and each needs a processor's cache
+CAST_THREADS = max(2, min(8, os.cpu_count() or 1))  # the system reads ahead, and each needs a processor's cache
 PART_BYTES = MIB // 2  # of the file; a processor's cache holds as much, and what becomes of it
 
 Prepare = Callable[[int, int], None]
@@ -148,7 +147,7 @@ class WeightReader:
         new threads in place of those that stood back.
         """
         pace = current_pace.get()
-        usual = CAST_THREADS if read.casts and len(read.waiting) > 1 and self._is_cached else READ_THREADS
+        usual = CAST_THREADS if read.casts else READ_THREADS
         count = min(threads or usual, len(read.waiting)) if len(read.waiting) > 1 else 1
         errors: list[BaseException] = []
         working: list[threading.Thread] = []
@@ -173,14 +172,6 @@ class WeightReader:
         for helper in started:
             helper.start()
         return started
-
-    @functools.cached_property
-    def _is_cached(self) -> bool:
-        """Whether the system has the whole file in memory and says so. Asked once, and not again where the guard has asked."""
-        if self._guard is not None:
-            return not self._guard.absent_bytes()
-        size_bytes = os.fstat(self._file).st_size
-        return can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
 
     def _help(self, read: _Read, errors: list[BaseException], pace: BackgroundPace | None) -> None:
         """Read along on a thread of its own, at *pace*; what goes wrong is added to *errors*."""
@@ -215,7 +206,7 @@ class WeightReader:
             raise
 
     def _read_chunk(self, chunk: Chunk, read: _Read) -> None:
-        if not self._read_directly(chunk, read):
+        if chunk.cast or not self._read_directly(chunk, read):
             self._read_through_cache(chunk, read)
 
     def _read_through_cache(self, chunk: Chunk, read: _Read) -> None:
@@ -224,7 +215,7 @@ class WeightReader:
             for piece, place in places:
                 read.prepare(*place.extent(piece.first, piece.stop))
             self._read_bytes([view for piece, place in places for view in place.views_for(piece, read.seams)], chunk.start, chunk.slices)
-        elif self._is_cached and len(chunk.slices) == 1:
+        elif len(chunk.slices) == 1:
             self._read_and_cast(chunk.slices[0], read)
         else:
             bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
@@ -234,7 +225,7 @@ class WeightReader:
             self._guard.drop(chunk.start, chunk.stop)
 
     def _read_and_cast(self, piece: Slice, read: _Read) -> None:
-        """Read *piece* part by part, each of which is cast while the processor's cache holds it."""
+        """Read *piece* part by part, each of which is cast while the processor's cache holds it, and the system reads the next."""
         place, size_bytes = read.destinations[piece.entry.key], piece.entry.dtype.itemsize
         elements = PART_BYTES // size_bytes
         bounce = self._bounce_buffer()[:PART_BYTES]
@@ -253,13 +244,10 @@ class WeightReader:
         """Copy the bytes of *chunk* to their tensors, casting them where the dtypes differ."""
         with torch.inference_mode():
             for piece in chunk.slices:
-                place, first = read.destinations[piece.entry.key], piece.first
+                place = read.destinations[piece.entry.key]
+                read.prepare(*place.extent(piece.first, piece.stop))
                 source = content[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
-                elements = PART_BYTES // source.itemsize
-                for target, part in zip(place.flat[piece.first : piece.stop].split(elements), source.split(elements)):
-                    read.prepare(*place.extent(first, first + len(target)))
-                    target.copy_(part)
-                    first += len(target)
+                place.flat[piece.first : piece.stop].copy_(source)
 
     def _read_directly(self, chunk: Chunk, read: _Read) -> bool:
         """Read *chunk* past the page cache; False where it is in there, or the file system has no such reads."""
