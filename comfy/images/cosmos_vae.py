@@ -141,6 +141,8 @@ class CosmosAutoencoder(torch.nn.Module):
     """
 
     weight_names: WeightNames
+    latent_mean: torch.Tensor
+    latent_std: torch.Tensor
 
     def __init__(self, config: CosmosVaeConfig) -> None:
         super().__init__()
@@ -154,7 +156,8 @@ class CosmosAutoencoder(torch.nn.Module):
         self.encoder: Any = built.encoder
         self.decoder: Any = built.decoder
         self.encoder.patch_embed, self.decoder.unpatch_embed = HaarTransform(), InverseHaarTransform()
-        self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
+        self.quant_conv: Any = built.quant_conv
+        self.post_quant_conv: Any = built.post_quant_conv
         for name, usual in zip(STATISTICS, (LATENTS_MEAN, LATENTS_STD)):
             if config.has_statistics:
                 self.register_parameter(name, torch.nn.Parameter(torch.empty(len(usual), device="meta")))

@@ -66,6 +66,7 @@ class GeneralDIT(DiffusionTransformer):
         kept: dict[str, Any] = {"device": device, "dtype": dtype}
         made: dict[str, Any] = {**kept, "operations": operations}
         lora: dict[str, Any] = {"use_adaln_lora": use_adaln_lora, "adaln_lora_dim": adaln_lora_dim}
+        in_blocks: dict[str, Any] = {"block_config": block_config, "mlp_ratio": mlp_ratio, **lora, **made}
         self.dtype, self.in_channels, self.out_channels = dtype, in_channels, out_channels
         self.patch_spatial, self.patch_temporal, self.concat_padding_mask = patch_spatial, patch_temporal, concat_padding_mask
         self.model_channels, self.num_heads, self.num_blocks = model_channels, num_heads, num_blocks
@@ -83,9 +84,9 @@ class GeneralDIT(DiffusionTransformer):
         self.t_embedder = torch.nn.ModuleList(
             [Timesteps(model_channels), TimestepEmbedding(model_channels, model_channels, use_adaln_lora, **made)]
         )
-        sizes = (model_channels, crossattn_emb_channels, num_heads, block_config, mlp_ratio)
+        widths = model_channels, crossattn_emb_channels
         self.blocks = torch.nn.ModuleDict(
-            {f"block{number}": GeneralDITTransformerBlock(*sizes, **lora, **made) for number in range(num_blocks)}
+            {f"block{number}": GeneralDITTransformerBlock(*widths, num_heads, **in_blocks) for number in range(num_blocks)}
         )
         self.affline_norm = operations.RMSNorm(model_channels, eps=EPS, **kept) if affline_emb_norm else torch.nn.Identity()
         self.final_layer = FinalLayer(model_channels, patch_spatial, patch_temporal, out_channels, **lora, **made)

@@ -81,8 +81,9 @@ class LearnablePosEmbAxis(VideoPositionEmb):
         self, *, model_channels: int, len_h: int, len_w: int, len_t: int, device: Any = None, dtype: Any = None, **unused: Any
     ) -> None:
         super().__init__()
-        for axis, count in (("h", len_h), ("w", len_w), ("t", len_t)):
-            self.register_parameter(f"pos_emb_{axis}", torch.nn.Parameter(torch.empty(count, model_channels, device=device, dtype=dtype)))
+        self.pos_emb_h, self.pos_emb_w, self.pos_emb_t = (
+            torch.nn.Parameter(torch.empty(count, model_channels, device=device, dtype=dtype)) for count in (len_h, len_w, len_t)
+        )
 
     def generate_embeddings(
         self, sizes: Sequence[int], fps: Any = None, device: Any = None, dtype: torch.dtype | None = None

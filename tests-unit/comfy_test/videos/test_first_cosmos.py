@@ -1,9 +1,10 @@
 """Cosmos 1: what its files are told by, diffusers' network and names, its levels and given frames, hooks, positions."""
 
 import pytest
+import text_encoder_files
 import torch
 from cosmos_files import first_cosmos_config, first_cosmos_file, first_cosmos_tensors
-from image_family_files import numbers
+from image_family_files import as_bytes, numbers
 
 import comfy.conds
 import comfy.model_base
@@ -172,3 +173,24 @@ def test_frames_that_are_given_come_out_as_they_were():
     made = comfy.sample.sample(model, noise, 2, 1.0, "euler", "karras", side, side, latent, noise_mask=mask, disable_pbar=True, seed=1)
     torch.testing.assert_close(made[:, :, 0], latent[:, :, 0])
     assert not torch.allclose(made[:, :, 1:], latent[:, :, 1:], atol=0.1)
+
+
+def test_the_first_t5_computes_in_scaled_fp8_what_its_wide_weights_give():
+    scaled, wide = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}, {}
+    for name, value in text_encoder_files.text_model("t5xxl_old").items():
+        if any(part in name for part in (".SelfAttention.q", ".SelfAttention.o", ".wi.", ".wo.")):
+            scale = value.abs().max() / 448
+            scaled[name], scaled[name.replace(".weight", ".scale_weight")] = (value / scale).to(torch.float8_e4m3fn), scale
+            wide[name] = scaled[name].float() * scale
+        else:
+            scaled[name] = wide[name] = value
+    tokenizer = {"tokenizer_json": as_bytes(text_encoder_files.tokenizer_json())}
+    states = []
+    for tensors in (scaled, wide):
+        clip = comfy.sd.load_text_encoder_state_dicts([tensors | tokenizer], clip_type=comfy.sd.CLIPType.COSMOS, model_options=FP32)
+        states.append(clip.encode_from_tokens_scheduled(clip.tokenize("a user walks"))[0])
+    (found, told), (expected, _) = states
+    assert len(scaled) > len(wide) + 1 and found.shape == (1, 512, text_encoder_files.T5_WIDTH)
+    torch.testing.assert_close(found, expected)
+    seen = told["attention_mask"][0].bool()
+    assert found[0][seen].abs().amax(dim=-1).min() > 0 and not found[0][~seen].any()
