@@ -366,7 +366,7 @@ __getattr__, __dir__ = placeholders(
     "AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi "
     "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo=comfy.dit.hunyuan_video "
     "HunyuanVideoI2V=comfy.dit.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.hunyuan_video "
-    "SeedVR2=comfy.dit.restoring.seedvr CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
+    "SeedVR2=comfy.dit.restoring.seedvr CosmosT2V=comfy.dit.cosmos CosmosI2V=comfy.dit.cosmos ZImagePixelSpace:ZImage "
     "WAN21_HuMo=comfy.dit.wan WAN22_S2V=comfy.dit.wan WAN22_Animate=comfy.dit.wan WAN21_FlowRVS:WAN21_T2V "
     "WAN21_SCAIL=comfy.dit.wan WAN21_SCAIL2=comfy.dit.wan Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
     "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 Omnigen2=comfy.dit.omnigen Boogu=comfy.dit.omnigen "

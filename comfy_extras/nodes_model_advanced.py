@@ -97,7 +97,7 @@ class ModelSamplingContinuousEDM(_ModelPatch):
         return {
             "required": {
                 "model": ("MODEL",),
-                "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps"],),
+                "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps", "cosmos_rflow"],),
                 "sigma_max": _sigma(120.0),
                 "sigma_min": _sigma(0.002),
             }
@@ -106,10 +106,10 @@ class ModelSamplingContinuousEDM(_ModelPatch):
     def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
         """A clone with that range of sigmas whose output is interpreted as *sampling*."""
         is_edm = sampling.startswith("edm")
-        prediction = kinds.EDM if is_edm else {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION}[sampling]
-        patched = _with_sampling(
-            model, kinds.ModelSamplingContinuousEDM, prediction, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=0.5 if is_edm else 1.0
-        )
+        others = {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION, "cosmos_rflow": kinds.COSMOS_RFLOW}
+        prediction = kinds.EDM if is_edm else others[sampling]
+        levels = kinds.ModelSamplingCosmosRFlow if sampling == "cosmos_rflow" else kinds.ModelSamplingContinuousEDM
+        patched = _with_sampling(model, levels, prediction, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=0.5 if is_edm else 1.0)
         if sampling == "edm_playground_v2.5":
             patched.add_object_patch("latent_format", latent_formats.SDXL_Playground_2_5())
         return (patched,)

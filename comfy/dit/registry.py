@@ -52,6 +52,7 @@ FAMILIES: tuple[Family, ...] = (
     krea2.FAMILY,
     ideogram4.FAMILY,
     sd3.FAMILY,
+    cosmos.FIRST,
     cosmos.FAMILY,
     hidream.FAMILY,
     wan.FAMILY,

@@ -24,6 +24,11 @@ HARMLESS = (
     (r"(^|\.)per_channel_statistics\.(channel|mean-of-stds)", "figures of LTX's latents that nothing is computed from"),
     (r"(^|\.)stft_fn\.inverse_basis$", "the way back of a transform that is made one way only"),
     (r"^motion_encoder\.enc\..*\.kernel$", "fixed numbers that pictures of faces are blurred by"),
+    (
+        r"^(logvar\.\d\.\w+|pos_embedder\.(seq|dim_\w+_range)|accum_\w+)$",
+        "what Cosmos's training weighs and counts by; numbers that are computed",
+    ),
+    (r"^(en|de)coder\.(un)?patcher3d\.", "the fixed numbers of Haar's transform in Cosmos's autoencoder"),
     (r"(^|\.)num_batches_tracked$", "a count of training"),
     (r"(^|\.)attn\.rope\.rope\.freqs$", "how fast places are turned, which is computed"),
     (r"(^|\.)bottleneck\.noise_scaling_factor$", "how loud the noise is that an autoencoder of sound adds as channels: there are none"),

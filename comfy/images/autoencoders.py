@@ -277,6 +277,26 @@ def _seedvr(source: WeightSource) -> Autoencoder:
     )
 
 
+def _cosmos(source: WeightSource) -> Autoencoder:
+    from comfy.images import cosmos_vae
+
+    config = cosmos_vae.read_cosmos_vae_config(source.shapes())
+    side, frames = cosmos_vae.SIDE, cosmos_vae.FRAMES_PER_LATENT
+    return Autoencoder(
+        build=lambda: cosmos_vae.CosmosAutoencoder(config),
+        load=cosmos_vae.load_cosmos_vae,
+        image_channels=3,
+        latent_channels=config.latent_channels,
+        downscale_ratio=(lambda length: max(0, int(length + frames - 1) // frames), side, side),
+        upscale_ratio=(lambda length: max(0, int(length) * frames - frames + 1), side, side),
+        encode_bytes=cosmos_vae.encode_memory_bytes,
+        decode_bytes=cosmos_vae.decode_memory_bytes,
+        latent_dim=3,
+        downscale_index_formula=(frames, side, side),
+        upscale_index_formula=(frames, side, side),
+    )
+
+
 def _latent_frames(frames: float) -> int:
     return max(0, int(frames + 3) // 4)
 
@@ -293,6 +313,7 @@ KINDS = (
         ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),
         _of_wan_or_relatives,
     ),
+    Kind("Cosmos 1", PICTURES, ("decoder.unpatcher3d.wavelets", "decoder.conv_in.conv_s.weight"), _cosmos),
     Kind("HunyuanVideo 1.5", PICTURES, ("decoder.mid.block_1.norm1.gamma",), _hunyuan),
     Kind("Stable Video Diffusion", PICTURES, ("decoder.mid.block_1.mix_factor",), _frames),
     Kind("HunyuanVideo 1", PICTURES, ("decoder.conv_in.conv.weight", "post_quant_conv.weight"), _hunyuan_video, needs_all=True),

@@ -79,6 +79,9 @@ def test_continuous_schedules_take_their_bounds():
     assert isinstance(velocity, comfy.model_sampling.V_PREDICTION)
     (playground,) = nodes_model_advanced.ModelSamplingContinuousEDM().patch(Model(), "edm_playground_v2.5", 120.0, 0.002)
     assert isinstance(playground.objects["latent_format"], comfy.latent_formats.SDXL_Playground_2_5)
+    flow = sampling_of(nodes_model_advanced.ModelSamplingContinuousEDM, "cosmos_rflow", 80.0, 0.002)
+    assert isinstance(flow, comfy.model_sampling.COSMOS_RFLOW) and flow.sigma_data == 1.0
+    assert flow.timestep(torch.tensor(3.0)).item() == pytest.approx(0.75) and flow.sigma(torch.tensor(0.75)).item() == pytest.approx(3.0)
 
 
 def test_flows_are_shifted():

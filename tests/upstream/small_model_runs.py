@@ -24,7 +24,21 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 
 
-def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3, ours_alone=(), control=None):
+def sampled(
+    family,
+    unet_config,
+    tensors,
+    positive,
+    negative,
+    latent,
+    noise,
+    lora=None,
+    cfg=2.5,
+    steps=3,
+    ours_alone=(),
+    control=None,
+    noise_mask=None,
+):
     """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*.
 
     *control*: the tensors of a ControlNet, its hint, and what else :func:`controlled` takes.
@@ -49,7 +63,9 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
         patcher, _ = comfy.sd.load_lora_for_models(patcher, None, dict(lora), 0.8, 0)
     controls = {} if control is None else {"control": controlled(*control), "control_apply_to_uncond": True}
     sides = [[(text, {**seen(values), **controls}) for text, values in side] for side in (positive, negative)]
-    return comfy.sample.sample(patcher, noise, steps, cfg, "euler", "simple", *sides, latent, disable_pbar=True, seed=1)
+    return comfy.sample.sample(
+        patcher, noise, steps, cfg, "euler", "simple", *sides, latent, noise_mask=noise_mask, disable_pbar=True, seed=1
+    )
 
 
 class Averages:

@@ -1,4 +1,4 @@
-"""Cosmos-Predict2 and Anima as samplers see them. Latents have a dimension of frames."""
+"""Cosmos 1, Cosmos-Predict2 and Anima as samplers see them. Latents have a dimension of frames."""
 
 from __future__ import annotations
 
@@ -11,10 +11,43 @@ import comfy.conds
 from comfy import made_by
 from comfy.dit.network import without_weights
 from comfy.ldm.anima.model import Anima as AnimaNetwork
+from comfy.ldm.cosmos.model import GeneralDIT
 from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 from comfy.model_base import BaseModel, ModelType
 
 VIDEO_DIMENSIONS = 5
+
+
+class CosmosVideo(BaseModel):
+    """Cosmos 1. Where the network takes a channel more, it says which frames are given."""
+
+    def __init__(
+        self,
+        model_config: Any,
+        model_type: ModelType = ModelType.EDM,
+        device: torch.device | None = None,
+        unet_model: Callable[..., torch.nn.Module] = GeneralDIT,
+    ) -> None:
+        super().__init__(model_config, model_type, device=device, unet_model=without_weights(unet_model))
+        config = model_config.unet_config
+        self.image_to_video = config["in_channels"] > config["out_channels"]
+        if self.image_to_video:
+            self.concat_keys = ("mask_inverted",)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Besides the usual: text that is never repeated, its mask, the frames per second."""
+        conds: dict[str, Any] = super().extra_conds(**kwargs)
+        for source, target in (("attention_mask", "attention_mask"), ("cross_attn", "c_crossattn")):
+            if kwargs.get(source) is not None:
+                conds[target] = comfy.conds.CONDRegular(kwargs[source])
+        conds["fps"] = comfy.conds.CONDConstant(kwargs.get("frame_rate"))
+        return conds
+
+    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The given frames without noise, in the scale that makes the network see them as they are at *sigma*."""
+        deviation = self.model_sampling.sigma_data
+        scale = (sigma**2 + deviation**2) ** 0.5 / deviation
+        return latent_image * scale.reshape(-1, *(1,) * (noise.ndim - 1))
 
 
 class CosmosPredict2(BaseModel):

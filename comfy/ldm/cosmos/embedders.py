@@ -1,4 +1,4 @@
-"""How Cosmos-Predict2 embeds times and cells of the latent, with ComfyUI's parameter names.
+"""How Cosmos 1 and Cosmos-Predict2 embed times and cells of the latent, with ComfyUI's parameter names.
 
 Shapes: B batch, F frames, R rows, K columns (of cells), C channels.
 """
@@ -83,3 +83,20 @@ class PatchEmbed(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x channels x frames x height x width, in whole cells, to B x F x R x K x C."""
         return self.proj(x)
+
+
+def with_padding_mask(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """*x* (B x channels x frames x height x width) with a channel more, which marks padding: *mask*, B x 1 x any size, or none."""
+    batch, _, frames, height, width = x.shape
+    if mask is None:
+        channel = x.new_zeros((batch, 1, frames, height, width))
+    else:
+        resized = torch.nn.functional.interpolate(mask, size=(height, width), mode="nearest")
+        channel = resized.unsqueeze(2).expand(batch, 1, frames, height, width).to(x)
+    return torch.cat((x, channel), dim=1)
+
+
+def joined_cells(cells: torch.Tensor, spatial: int, temporal: int) -> torch.Tensor:
+    """B x F x R x K x (rows · columns · frames of a cell · channels) to B x channels x frames x height x width."""
+    parts = cells.unflatten(-1, (spatial, spatial, temporal, -1))
+    return parts.permute(0, 7, 1, 6, 2, 4, 3, 5).flatten(6, 7).flatten(4, 5).flatten(2, 3)

@@ -12,7 +12,8 @@ import torch
 import comfy.ldm.common_dit
 import comfy.ops
 from comfy.dit.network import DiffusionTransformer
-from comfy.ldm.cosmos.embedders import PatchEmbed, TimestepEmbedding, Timesteps
+from comfy.ldm.cosmos.embedders import PatchEmbed, TimestepEmbedding, Timesteps, joined_cells, with_padding_mask
+from comfy.ldm.cosmos.layers import EPS, GPT2FeedForward, modulated, modulation, rotated_halves
 from comfy.ldm.cosmos.position_embedding import VideoRopePosition3DEmb
 from comfy.ldm.modules.attention import optimized_attention
 
@@ -29,34 +30,12 @@ __all__ = [
 ]
 
 Options = dict[str, Any]
-EPS = 1e-6
-
-
-class GPT2FeedForward(torch.nn.Module):
-    """Two linear layers without biases, GELU between them."""
-
-    def __init__(self, d_model: int, d_ff: int, device: Any = None, dtype: Any = None, operations: Any = None) -> None:
-        super().__init__()
-        self.activation = torch.nn.GELU()
-        self.layer1 = operations.Linear(d_model, d_ff, bias=False, device=device, dtype=dtype)
-        self.layer2 = operations.Linear(d_ff, d_model, bias=False, device=device, dtype=dtype)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, C) to (…, C)."""
-        return self.layer2(self.activation(self.layer1(x)))
 
 
 def torch_attention_op(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, transformer_options: Options | None = None) -> torch.Tensor:
     """What queries attend to: B x N x (H · D); *q*, *k* and *v* are B x N x H x D."""
     heads = (part.transpose(1, 2) for part in (q, k, v))
     return optimized_attention(*heads, q.shape[-2], skip_reshape=True, transformer_options=transformer_options or {})
-
-
-def rotated_halves(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """*x* (B x N x H x D), whose first half pairs with its second, turned by *turns* (N x D/2 x 2 x 2)."""
-    first, second = x.float().chunk(2, dim=-1)
-    a, b, c, d = turns.flatten(-2).unsqueeze(-3).unbind(-1)
-    return torch.cat((a * first + b * second, c * first + d * second), dim=-1).to(x.dtype)
 
 
 class Attention(torch.nn.Module):
@@ -118,18 +97,6 @@ class Attention(torch.nn.Module):
         return self.compute_attention(q, k, v, transformer_options)
 
 
-def _modulation(width: int, parts: int, use_lora: bool, lora: int, kept: Options, operations: Any) -> torch.nn.Sequential:
-    """SiLU and the layer, or the two narrow layers, that make *parts* vectors of *width* of the embedded time."""
-    if not use_lora:
-        return torch.nn.Sequential(torch.nn.SiLU(), operations.Linear(width, parts * width, bias=False, **kept))
-    narrow = operations.Linear(width, lora, bias=False, **kept), operations.Linear(lora, parts * width, bias=False, **kept)
-    return torch.nn.Sequential(torch.nn.SiLU(), *narrow)
-
-
-def _modulated(x: torch.Tensor, norm: torch.nn.Module, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    return norm(x) * (1 + scale) + shift
-
-
 class FinalLayer(torch.nn.Module):
     """From tokens to cells of the latent."""
 
@@ -149,7 +116,7 @@ class FinalLayer(torch.nn.Module):
         self.hidden_size = hidden_size
         self.layer_norm = operations.LayerNorm(hidden_size, elementwise_affine=False, eps=EPS, **kept)
         self.linear = operations.Linear(hidden_size, spatial_patch_size**2 * temporal_patch_size * out_channels, bias=False, **kept)
-        self.adaln_modulation = _modulation(hidden_size, 2, use_adaln_lora, adaln_lora_dim, kept, operations)
+        self.adaln_modulation = modulation(hidden_size, 2, use_adaln_lora, adaln_lora_dim, kept, operations)
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, adaln_lora_B_T_3D: torch.Tensor | None = None) -> torch.Tensor:  # noqa: N803 - ComfyUI's name
         """B x F x R x K x C to B x F x R x K x values of a cell, for the embedded time *emb* (B x F x C)."""
@@ -157,7 +124,7 @@ class FinalLayer(torch.nn.Module):
         if adaln_lora_B_T_3D is not None:
             made = made + adaln_lora_B_T_3D[..., : 2 * self.hidden_size]
         shift, scale = made[:, :, None, None].chunk(2, dim=-1)
-        return self.linear(_modulated(x, self.layer_norm, scale, shift))
+        return self.linear(modulated(x, self.layer_norm, scale, shift))
 
 
 class Block(torch.nn.Module):
@@ -185,7 +152,7 @@ class Block(torch.nn.Module):
         self.layer_norm_mlp = operations.LayerNorm(x_dim, **norm)
         self.mlp = GPT2FeedForward(x_dim, int(x_dim * mlp_ratio), operations=operations, **kept)
         for step in ("self_attn", "cross_attn", "mlp"):
-            setattr(self, f"adaln_modulation_{step}", _modulation(x_dim, 3, use_adaln_lora, adaln_lora_dim, kept, operations))
+            setattr(self, f"adaln_modulation_{step}", modulation(x_dim, 3, use_adaln_lora, adaln_lora_dim, kept, operations))
 
     def forward(
         self,
@@ -205,7 +172,7 @@ class Block(torch.nn.Module):
             made = getattr(self, f"adaln_modulation_{step}")(emb)
             made = made if adaln_lora_B_T_3D is None else made + adaln_lora_B_T_3D
             shift, scale, gate = made[:, :, None, None].chunk(3, dim=-1)
-            normal = _modulated(x, getattr(self, f"layer_norm_{step}"), scale, shift).to(emb.dtype)
+            normal = modulated(x, getattr(self, f"layer_norm_{step}"), scale, shift).to(emb.dtype)
             if step == "mlp":
                 result = self._fed(normal, options)
             else:
@@ -306,7 +273,7 @@ class MiniTrainDIT(DiffusionTransformer):
         given = x.shape
         options = dict(kwargs.get("transformer_options") or {})
         x = comfy.ldm.common_dit.pad_to_patch_size(x, (self.patch_temporal, self.patch_spatial, self.patch_spatial))
-        tokens = self.x_embedder(self._with_mask(x, padding_mask))
+        tokens = self.x_embedder(with_padding_mask(x, padding_mask) if self.concat_padding_mask else x)
         turns = self.pos_embedder(tokens, fps=fps, device=x.device)
         times = timesteps.unsqueeze(1) if timesteps.ndim == 1 else timesteps
         embedded, shared = self.t_embedder[1](self.t_embedder[0](times).to(tokens.dtype))
@@ -326,20 +293,6 @@ class MiniTrainDIT(DiffusionTransformer):
         cells = self.final_layer(tokens.to(compute), embedded, adaln_lora_B_T_3D=shared)
         return self.unpatchify(cells)[:, :, : given[-3], : given[-2], : given[-1]]
 
-    def _with_mask(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """*x* with the channel that marks padding, where the network takes one."""
-        if not self.concat_padding_mask:
-            return x
-        batch, _, frames, height, width = x.shape
-        if mask is None:
-            channel = x.new_zeros((batch, 1, frames, height, width))
-        else:
-            resized = torch.nn.functional.interpolate(mask, size=(height, width), mode="nearest")
-            channel = resized.unsqueeze(2).expand(batch, 1, frames, height, width).to(x)
-        return torch.cat((x, channel), dim=1)
-
     def unpatchify(self, cells: torch.Tensor) -> torch.Tensor:
         """B x F x R x K x values of a cell to B x channels x frames x height x width."""
-        side, depth = self.patch_spatial, self.patch_temporal
-        parts = cells.unflatten(-1, (side, side, depth, self.out_channels))
-        return parts.permute(0, 7, 1, 6, 2, 4, 3, 5).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        return joined_cells(cells, self.patch_spatial, self.patch_temporal)

@@ -48,10 +48,16 @@ def shifted(model, shift):
 
 
 def small_autoencoders(tensors):
-    """Let ComfyUI, which knows the real sizes alone, make the autoencoder of Wan 2.2, HunyuanVideo or SVD of those of *tensors*."""
+    """Let ComfyUI, which knows the real sizes alone, make the autoencoder of Wan 2.2, HunyuanVideo, SVD or Cosmos of those of *tensors*."""
     import comfy.ldm.wan.vae2_2 as networks
 
     if not hasattr(networks, "CausalConv3d"):  # this project has other classes
+        return
+    if "decoder.unpatcher3d.wavelets" in tensors:
+        import comfy.ldm.cosmos.vae as videos
+
+        whole, width = videos.CausalContinuousVideoTokenizer, len(tensors["encoder.conv_in.0.conv3d.bias"])
+        videos.CausalContinuousVideoTokenizer = lambda **given: whole(**{**given, "channels": width})
         return
     if "decoder.head.0.gamma" in tensors:
         network, dec_dim = networks.WanVAE, len(tensors["decoder.head.0.gamma"])
