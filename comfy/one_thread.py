@@ -14,16 +14,13 @@ import torch
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """This thread computes alone; others, and this one afterwards, do as before."""
+    """This thread computes alone; others, and this one afterwards, do as before.
+
+    Matrix products follow MKL's own number where ``torch.set_num_threads`` has set one.
+    """
     torch.get_num_threads()  # a thread that asks for the first time takes the process's number, and would do so later
     with _pools().limit(limits=1, user_api="openmp"):
         yield
-
-
-def compute_alone() -> None:
-    """This thread computes alone from now on; others do as before."""
-    torch.get_num_threads()
-    _pools().limit(limits=1, user_api="openmp")
 
 
 @functools.cache

@@ -93,7 +93,10 @@ class Fingerprints:
         return Fingerprint(digest, "", tuple(walk.witnesses), walk.is_lasting)
 
     def of_lasting(self, thing: Any, rereads_bytes: int | None = None) -> Fingerprint:
-        """The fingerprint of an object whose class promises a key that lasts: its parts are walked again only once a tensor has changed."""
+        """The fingerprint of *thing*, which never changes but for its tensors: its parts are walked again only once one of these has.
+
+        Its class must leave comparing and hashing by identity alone.
+        """
         noted = self._of_lasting.get(thing)
         if noted is None or not noted.is_current():
             noted = self.of(thing, rereads_bytes)

@@ -32,14 +32,19 @@ def patch_fingerprint(patch: tuple[Any, ...]) -> Fingerprint:
     noted = patch.noted if isinstance(patch, AddedPatch) else None
     if noted is not None and noted.is_current():
         return noted
-    found = _of_parts(patch) if isinstance(patch[1], WeightAdapterBase) else fingerprints().of(tuple(patch), REREADS_BYTES)
+    found = _of_parts(patch) if _is_own(patch[1]) else fingerprints().of(tuple(patch), REREADS_BYTES)
     if isinstance(patch, AddedPatch) and (found.is_lasting or found.reason):
         patch.noted = found
     return found
 
 
+def _is_own(change: Any) -> bool:
+    """Whether *change* is of one of this project's kinds, whose objects never change. A node pack's may, and may be equal to others."""
+    return type(change).__module__.startswith(f"{WeightAdapterBase.__module__.rpartition('.')[0]}.")
+
+
 def _of_parts(patch: tuple[Any, ...]) -> Fingerprint:
-    """The change of a weight is the same one at every strength."""
+    """The fingerprint of *patch*, whose change is walked once and not again for each strength."""
     change, others = fingerprints().of_lasting(patch[1], REREADS_BYTES), fingerprints().of((patch[0], *patch[2:]), REREADS_BYTES)
     digest = hashlib.blake2b(change.digest + others.digest, digest_size=DIGEST_BYTES).digest()
     witnesses, is_lasting = change.witnesses + others.witnesses, change.is_lasting and others.is_lasting

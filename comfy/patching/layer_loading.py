@@ -125,13 +125,20 @@ class LayerLoading:
         keep_pristine = self._device.keeps_host_copy()
         if not self._values.is_replaced:
             placement.know(layers)
-        with Filling() as filling:
-            for layer in layers:
-                self._set_resident_functions(layer)
-                if not layer.is_resident:
-                    for path in layer.parameters.values():
-                        self._bring(path, tied, keep_pristine, filling)
-                    layer.module.comfy_patched_weights = True
+        brought: list[Layer] = []
+        try:
+            with Filling() as filling:
+                for layer in layers:
+                    self._set_resident_functions(layer)
+                    if not layer.is_resident:
+                        brought.append(layer)
+                        for path in layer.parameters.values():
+                            self._bring(path, tied, keep_pristine, filling)
+                        layer.module.comfy_patched_weights = True
+        except BaseException:
+            for layer in brought:  # nobody must meet values that were not filled
+                self.take_home(layer, self._patcher.offload_device)
+            raise
 
     def _bring(self, path: str, tied: TiedCopies | None, keep_pristine: bool, filling: Filling) -> None:
         """Put the patched or a pristine value of one parameter on the device; on the host *filling* fills it."""
@@ -229,7 +236,7 @@ class LayerLoading:
         weight_functions, bias_functions = self._wrappers(layer, "weight"), self._wrappers(layer, "bias")
         if self._patcher.force_cast_weights:
             stream(layer.module, weight_functions, bias_functions)
-        elif weight_functions or bias_functions:
+        else:
             layer.module.weight_function, layer.module.bias_function = weight_functions, bias_functions
 
     def _wrappers(self, layer: Layer, attribute: str) -> WeightFunctions:

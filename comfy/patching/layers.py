@@ -117,7 +117,7 @@ def wipe_lowvram_weight(m: LayerModule | torch.nn.Module) -> None:
         del m.prev_comfy_cast_weights
     vars(m).pop("fetcher", None)
     for attribute in ("weight_function", "bias_function"):
-        if getattr(m, attribute, None):
+        if hasattr(m, attribute):
             setattr(m, attribute, [])
 
 

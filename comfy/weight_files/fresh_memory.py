@@ -28,7 +28,7 @@ HUGE_PAGE_BYTES = 2 * MIB
 SMALL_PAGE_BYTES = mmap.PAGESIZE
 PIECE_BYTES = 8 * MIB
 STEP_BYTES = MIB // 2  # of small pages: what is written to them at once finds them in the processor's cache
-STEPS = PIECE_BYTES // STEP_BYTES
+STEPS, HUGE_STEPS = PIECE_BYTES // STEP_BYTES, HUGE_PAGE_BYTES // STEP_BYTES
 SMALLEST_BYTES = 8 * MIB  # less comes from the allocator's heap
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; madvise(2)
 USED_SHARE = 0.9  # of the free blocks: others allocate meanwhile
@@ -158,7 +158,7 @@ class FreshMemory:
                 done = self._done.find(1, step, last)
                 run_end = last if done < 0 else done
                 self._done[step:run_end] = b"\1" * (run_end - step)
-                yield step, run_end, huge
+                yield step, run_end, huge and step % HUGE_STEPS == run_end % HUGE_STEPS == 0  # less than a huge page is not one
                 step = run_end
             begin = end
 

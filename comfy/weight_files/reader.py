@@ -189,7 +189,7 @@ class WeightReader:
     def _work(self, read: _Read, check: Callable[[], None] | None, is_over: Callable[[], bool] | None = None) -> None:
         """Read chunks until there are none, or *is_over*; an error leaves none."""
         try:
-            with one_thread() if read.casts else contextlib.nullcontext():
+            with one_thread() if read.casts or self._direct is not None else contextlib.nullcontext():  # torch copies in either case
                 while read.waiting:
                     if check is not None:
                         check()

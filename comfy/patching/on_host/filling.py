@@ -1,7 +1,8 @@
 """Filling patched values on the host, each block of rows on one thread from the first read to the last write.
 
 Where torch spreads each operation over its threads, what one of them has in its core's cache is another's to read next, and all wait for
-each other after every one. Values are filled once all have been looked up: beside Python's own work threads would wait for its lock.
+each other after every one. Values are filled once all have been looked up: while Python code runs, threads wait for its lock after each
+operation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from comfy.one_thread import one_thread
 from comfy.patching.on_host.freed_memory import FreedMemory
 
-MOST_THREADS = 8  # with more of them Python's lock would be waited for; torch spreads each block over them instead
+MOST_THREADS = 8  # a guess, measured with two only: more would wait for Python's lock, so torch spreads each block over them instead
 
 
 class Filling:
@@ -33,9 +34,16 @@ class Filling:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        helpers = [threading.Thread(target=self._work, name="patched-values") for _ in range(min(self._threads, len(self._waiting)))]
-        for helper in helpers:
-            helper.start()
+        helpers: list[threading.Thread] = []
+        for _ in range(min(self._threads, len(self._waiting))):
+            helper = threading.Thread(target=self._work, name="patched-values")
+            try:
+                helper.start()
+            except RuntimeError:  # the system has no more threads
+                break
+            helpers.append(helper)
+        if not helpers:
+            self._work()
         for helper in helpers:
             helper.join()
         if self._errors:

@@ -234,3 +234,28 @@ def test_every_way_to_change_a_table_stays_on_its_side(base, change, side):
     change((base if side == "parent" else clone).patches)
     kept = (clone if side == "parent" else base).patches
     assert dict(kept) == {"first.weight": before}
+
+
+class PackAdapter(LoRAAdapter):
+    """A node pack's: equal to every other one, without a hash, and with a number of its own that may change."""
+
+    factor = 1.0
+    __hash__ = None
+
+    def __eq__(self, other):
+        return isinstance(other, PackAdapter)
+
+    def calculate_weight(self, weight, key, strength, *arguments, **options):
+        return weight.add_(strength * self.factor)
+
+
+def test_a_packs_changes_are_compared_by_what_they_hold_each_time(base):
+    change, pristine = PackAdapter(set(), lora(1)["first.weight"].weights), parameters(base)["first.weight"].detach().clone()
+    other = PackAdapter(set(), lora(2)["first.weight"].weights)
+    first, second = patched(base, ({"first.weight": change}, 1.0)), patched(base, ({"first.weight": other}, 1.0))
+    assert first.patches_uuid != second.patches_uuid
+    load([first])
+    assert torch.allclose(parameters(base)["first.weight"].cpu(), pristine + 1.0)
+    change.factor = 2.0
+    load([patched(base, ({"first.weight": change}, 1.0))])
+    assert torch.allclose(parameters(base)["first.weight"].cpu(), pristine + 2.0)

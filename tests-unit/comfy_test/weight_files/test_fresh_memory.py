@@ -129,6 +129,26 @@ def test_each_step_is_populated_once_whoever_asks(recorded):
     assert sorted(calls) == [(start + piece * PIECE_BYTES, PIECE_BYTES) for piece in range(10) if piece != 1]
 
 
+class AllHuge(PageSizes):
+    """Only huge pages; keeps what it is told."""
+
+    def next_piece(self, huge_bytes_left):
+        return [(PIECE_BYTES, True)]
+
+    def note(self, huge, seconds_per_byte):
+        self.noted.append(huge)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_what_is_less_than_a_huge_page_is_not_timed_as_one(recorded):
+    populate, calls = recorded
+    sizes = AllHuge()
+    sizes.noted = []
+    memory = FreshMemory(2 * PIECE_BYTES + STEP_BYTES + 5, populate, SpareMemory(), sizes)
+    memory.populate(0, 2 * PIECE_BYTES + STEP_BYTES + 5)
+    assert [size for _, size in calls] == [PIECE_BYTES, PIECE_BYTES, STEP_BYTES] and sizes.noted == [True, True, False]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 def test_huge_pages_are_populated_whole_and_small_ones_step_by_step(recorded):
     populate, calls = recorded

@@ -39,6 +39,18 @@ def test_values_are_filled_at_the_end_by_threads_that_compute_alone(seen):
     assert not [thread for thread in threading.enumerate() if thread.name == "patched-values"]
 
 
+def test_without_threads_values_are_filled_by_the_one_that_is_there(seen, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with Filling() as filling:
+            for number in range(3):
+                filling.add(seen.append, number)
+    assert seen == [0, 1, 2] and torch.get_num_threads() == 3
+
+
 def test_one_thread_or_very_many_are_left_to_torch():
     before = torch.get_num_threads()
     try:
@@ -73,6 +85,10 @@ def test_a_model_whose_values_could_not_be_filled_is_not_loaded_and_loads_later(
     def no_memory(*arguments):
         raise MemoryError("no room")
 
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):  # a caller that does not detach
+        patched.setattr(row_blocks, "_fill", no_memory)
+        clone.patch_model(HOST)
+    assert all(layer.weight is weight for layer, weight in zip(layers, pristine, strict=True))
     with management() as manager:
         with monkeypatch.context() as patched, pytest.raises(MemoryError):
             patched.setattr(row_blocks, "_fill", no_memory)
