@@ -6,7 +6,8 @@ the product fits a processor's cache. Here a few rows at a time are widened, cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +20,11 @@ from comfy.weight_adapter import WeightAdapterBase
 
 BLOCK_BYTES = 8 * MIB  # that torch's threads share
 OWN_BLOCK_BYTES = MIB // 2  # of one thread: its core's cache holds as much, and what becomes of it
-BLOCKS_AT_ONCE = 16
+BLOCKS_AT_ONCE = 64  # for which factors are made wider
 AT_ONCE = OnHost()
 FLOATS = {torch.float16, torch.bfloat16, torch.float32}  # narrower ones are rounded by chance
+
+Part = tuple[slice, Tensor]  # rows of a block, and those of the first factor that belong to them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,15 +43,23 @@ class _Product:
         up = self.up[first - self.first_row : max(first, some.stop) - self.first_row]
         return replace(self, up=up.to(dtype), down=self.down.to(dtype), first_row=first)
 
-    def add_to(self, block: Tensor, row: int) -> None:
-        """Change *block*, the weight's rows from *row* on, in place."""
-        first, stop = max(row, self.first_row), min(row + len(block), self.first_row + len(self.up))
-        if first >= stop:
-            return
-        target = block[first - row : stop - row]
+    def in_blocks(self, some: range, rows: int) -> Iterator[Part | None]:
+        """What it adds to each block of *rows* of the weight's rows *some*, in turn; None for those that stay as they are."""
+        if self.first_row == some.start and len(self.up) == len(some):
+            return zip(itertools.repeat(slice(None)), self.up.split(rows))
+        return (self._in_block(row, min(row + rows, some.stop)) for row in some[::rows])
+
+    def _in_block(self, row: int, end: int) -> Part | None:
+        first, stop = max(row, self.first_row), min(end, self.first_row + len(self.up))
+        return (slice(first - row, stop - row), self.up[first - self.first_row : stop - self.first_row]) if first < stop else None
+
+    def add_to(self, block: Tensor, part: Part) -> None:
+        """Change rows of *block* in place."""
+        where, up = part
+        target = block[where]
         if self.kept != 1.0:
             target *= self.kept
-        target.addmm_(self.up[first - self.first_row : stop - self.first_row], self.down, alpha=self.factor)
+        target.addmm_(up, self.down, alpha=self.factor)
 
 
 def in_row_blocks(
@@ -86,12 +97,15 @@ def _fill(target: Tensor, source: Tensor, products: Sequence[_Product], computed
     """Write *source* with *products* to *target* (both [rows, columns]): the rows *some*, of which *rows* at a time."""
     buffer = None if target.dtype == computed else torch.empty((min(rows, len(some)), source.shape[1]), dtype=computed)
     products = [product.for_rows(some, computed) for product in products]
-    for row in some[::rows]:
-        changed = target[row : min(row + rows, some.stop)]
-        block = changed if buffer is None else buffer[: len(changed)]
-        block.copy_(source[row : row + len(changed)])
-        for product in products:
-            product.add_to(block, row)
+    blocks = (whole[some.start : some.stop].split(rows) for whole in (target, source))
+    for changed, original, *parts in zip(*blocks, *(product.in_blocks(some, rows) for product in products), strict=True):
+        if buffer is not None and len(buffer) > len(changed):  # the last block
+            buffer = buffer[: len(changed)]
+        block = changed if buffer is None else buffer
+        block.copy_(original)
+        for product, part in zip(products, parts):
+            if part is not None:
+                product.add_to(block, part)
         if block is not changed:
             changed.copy_(block)
 
