@@ -146,9 +146,7 @@ class SeedVR2Conditioning(io.ComfyNode):
                 io.Latent.Input("vae_conditioning", display_name="latent", tooltip="What is restored, by SeedVR2's autoencoder."),
             ],
             outputs=[
-                io.Conditioning.Output(
-                    display_name="positive", tooltip="The positive text of the model's file, with the latent."
-                ),
+                io.Conditioning.Output(display_name="positive", tooltip="The positive text of the model's file, with the latent."),
                 io.Conditioning.Output(display_name="negative", tooltip="The negative text of the model's file, with the same latent."),
             ],
         )

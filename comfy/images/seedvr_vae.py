@@ -27,7 +27,6 @@ Kernel = int | tuple[int, int, int]
 Layers = comfy.ops.disable_weight_init
 
 WHAT = "the VAE"
-MARK = "decoder.up_blocks.2.upsamplers.0.upscale_conv.weight"
 SIDE, FRAMES, COLOURS = 8, 4, 3
 SCALE = 0.9152  # of latents
 GROUPS, SMALLEST = 32, 1e-6
