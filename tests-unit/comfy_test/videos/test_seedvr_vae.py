@@ -7,7 +7,7 @@ from seedvr_files import WIDTHS, seedvr_vae_tensors
 import comfy.sd
 from comfy.families.model_errors import UnknownModelError
 from comfy.images.faded_tiles import in_faded_tiles
-from comfy.images.seedvr_vae import SCALE, SeedVRVaeConfig, read_seedvr_vae_config
+from comfy.images.seedvr_vae import SCALE, SeedVRVaeConfig, decode_memory_bytes, encode_memory_bytes, read_seedvr_vae_config
 from comfy.progress_bar import hook_state
 
 
@@ -106,6 +106,33 @@ def test_tiles_tell_their_progress_and_can_be_cancelled(vae, monkeypatch):
     assert told == [(1, 4), (2, 4)]
     vae.decode_tiled(latent, tile_x=64, tile_y=64, overlap=1)
     assert told[2:] == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "megabytes"),  # measured: the published sizes, float32, on a CPU
+    [
+        ((1, 3, 1, 256, 256), 383),
+        ((1, 3, 1, 384, 384), 848),
+        ((1, 3, 5, 128, 128), 339),
+        ((1, 3, 13, 128, 128), 338),
+        ((1, 16, 1, 32, 32), 708),
+        ((1, 16, 1, 48, 48), 1494),
+        ((1, 16, 2, 32, 32), 2235),
+        ((1, 16, 3, 16, 16), 577),
+        ((1, 16, 5, 16, 16), 577),
+    ],
+)
+def test_estimates_of_memory_cover_what_was_measured(shape, megabytes):
+    estimate = encode_memory_bytes if shape[1] == 3 else decode_memory_bytes
+    assert 1.05 * megabytes < estimate(shape, 4) / 1e6 < 1.25 * megabytes
+    assert estimate(shape, 2) == estimate(shape, 4) / 2
+
+
+def test_long_videos_take_little_more_memory_than_one_part():
+    assert decode_memory_bytes((1, 16, 26, 16, 16), 2) < 1.1 * decode_memory_bytes((1, 16, 2, 16, 16), 2)
+    assert encode_memory_bytes((1, 3, 101, 128, 128), 2) < 1.2 * encode_memory_bytes((1, 3, 5, 128, 128), 2)
+    longer = encode_memory_bytes((1, 3, 8, 128, 128), 2) / encode_memory_bytes((1, 3, 5, 128, 128), 2)
+    assert longer > 1.4, "where frames are left over, a part is longer"
 
 
 def test_what_is_asked_for_tiles_is_the_memory_of_one(vae, monkeypatch):
