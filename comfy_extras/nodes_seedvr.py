@@ -27,8 +27,9 @@ PADDED = 16  # sides of what is encoded are multiples of it
 METHODS = ("lab", "wavelet", "adain", "none")
 MOST = 16384  # frames
 GIB = 1024**3
-# What sampling takes, as ComfyUI measured it: for a latent frame of a million pixels, and beside it; then how much the measurements vary.
-GIB_PER_FRAME, GIB_BESIDE, GIB_VARYING, TIMES_VARYING = 0.55, 8.5, 0.55, 4
+# What sampling takes, as ComfyUI measured it: for a latent frame of a million pixels, and beside it.
+GIB_PER_FRAME, GIB_BESIDE = 0.55, 8.5
+GIB_DEVIATION, FREE_DEVIATIONS = 0.55, 4  # the standard deviation of these measurements, and how many of it are left free
 
 
 class SeedVR2Preprocess(io.ComfyNode):
@@ -40,7 +41,7 @@ class SeedVR2Preprocess(io.ComfyNode):
             node_id="SeedVR2Preprocess",
             display_name="Pre-Process SeedVR2 Input",
             category="image/pre-processors",
-            description="Fills up pictures of their final size for SeedVR2. Post-Process SeedVR2 Output makes transparent again what was.",
+            description="Fills up pictures of their final size for SeedVR2. Post-Process SeedVR2 Output restores the alpha channel.",
             search_aliases=["seedvr2", "upscale", "video upscale", "pad", "preprocess"],
             inputs=[io.Image.Input("resized_images", tooltip="Pictures in their final size; several are the frames of one video.")],
             outputs=[io.Image.Output("images", tooltip="What is to be encoded.")],
@@ -51,6 +52,8 @@ class SeedVR2Preprocess(io.ComfyNode):
         """B × frames × height × width × 3, sides multiples of 16, black at the right and below, 4 n + 1 frames: the last is repeated."""
         videos = _as_videos(resized_images, "SeedVR2Preprocess")[..., :3].clamp(0.0, 1.0)
         frames, height, width = videos.shape[1:4]
+        if not frames:
+            raise ValueError("SeedVR2Preprocess: there are no pictures; connect at least one frame")
         if min(height, width) < 2:
             raise ValueError(f"SeedVR2Preprocess: pictures of {width}x{height} pixels are too small; both sides must be at least 2")
         videos = torch.nn.functional.pad(videos, (0, 0, 0, -width % PADDED, 0, -height % PADDED))
@@ -79,7 +82,7 @@ class SeedVR2PostProcessing(io.ComfyNode):
                 original,
                 io.Combo.Input("color_correction_method", options=list(METHODS), default="lab", tooltip=helps),
             ],
-            outputs=[io.Image.Output(display_name="images", tooltip="The result, of even sides.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="The result; width and height are even.")],
         )
 
     @classmethod
@@ -143,14 +146,14 @@ class SeedVR2Conditioning(io.ComfyNode):
                 io.Latent.Input("vae_conditioning", display_name="latent", tooltip="What is restored, by SeedVR2's autoencoder."),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="For the sampler."),
-                io.Conditioning.Output(display_name="negative", tooltip="For the sampler."),
+                io.Conditioning.Output(display_name="positive", tooltip="The positive text of the model's file, with the latent."),
+                io.Conditioning.Output(display_name="negative", tooltip="The negative text of the model's file, with the same latent."),
             ],
         )
 
     @classmethod
     def execute(cls, model: Any, vae_conditioning: Latent) -> io.NodeOutput:
-        """Both with ``condition``: the latent, and ones."""
+        """Both with ``condition``: the latent, and ones. Texts are copies, as the model's own keep all of its file in memory."""
         latent = _checked(vae_conditioning, "SeedVR2Conditioning")
         network = getattr(getattr(model, "model", None), "diffusion_model", None)
         texts = [getattr(network, f"{name}_conditioning", None) for name in ("positive", "negative")]
@@ -159,7 +162,7 @@ class SeedVR2Conditioning(io.ComfyNode):
                 f"SeedVR2Conditioning: the model is no SeedVR2 but {type(network).__name__}; load one with Load Diffusion Model"
             )
         condition = torch.cat((latent, torch.ones_like(latent[:, :1])), dim=1)
-        return io.NodeOutput(*([[text[None], {"condition": condition}]] for text in texts if text is not None))
+        return io.NodeOutput(*([[text[None].clone(), {"condition": condition}]] for text in texts if text is not None))
 
 
 def _checked(latent: Latent, node: str) -> Tensor:
@@ -227,7 +230,7 @@ def _cells_of_a_part(samples: Tensor, chunking_mode: Mapping[str, Any]) -> int:
         raise ValueError(f"there is no chunking_mode {mode!r}; there are auto and manual")
     free = management.get_free_memory(management.get_torch_device()) / GIB
     megapixels = len(samples) * math.prod(samples.shape[3:]) * SIDE**2 / 1e6
-    cells = max(1, int((free - GIB_BESIDE - TIMES_VARYING * GIB_VARYING) / (GIB_PER_FRAME * megapixels)))
+    cells = max(1, int((free - GIB_BESIDE - FREE_DEVIATIONS * GIB_DEVIATION) / (GIB_PER_FRAME * megapixels)))
     log.info(
         "SeedVR2TemporalChunk: %.2f GiB are free, which allow for %d latent frames of %.2f megapixels at once", free, cells, megapixels
     )
@@ -262,14 +265,7 @@ class SeedVR2TemporalMerge(io.ComfyNode):
             raise ValueError(f"SeedVR2TemporalMerge: temporal_overlap must be 0 or more, not {overlap}")
         _check_parts(parts)
         overlap = min(overlap, parts[0].shape[2] - 1)
-        step = parts[0].shape[2] - overlap
-        if parts[-1].shape[2] < overlap:
-            raise ValueError(
-                f"SeedVR2TemporalMerge: the last part has {parts[-1].shape[2]} latent frames, fewer than the {overlap} that it shares"
-            )
-        merged = parts[0]
-        for number, part in enumerate(parts[1:], 1):
-            merged = _faded(merged, part, number * step if overlap else merged.shape[2])
+        merged = parts[0] if len(parts) == 1 else _merged(parts, parts[0].shape[2] - overlap)
         whole = {name: value for name, value in latents[0].items() if name != "noise_mask"}
         return io.NodeOutput({**whole, "samples": merged})
 
@@ -285,13 +281,23 @@ def _check_parts(parts: list[Tensor]) -> None:
             )
 
 
-def _faded(before: Tensor, after: Tensor, start: int) -> Tensor:
-    """*after* from the latent frame *start* on; what both have goes over from *before* to it, in the middle third."""
-    shared = min(before.shape[2] - start, after.shape[2])
-    way = (torch.linspace(0.0, 1.0, shared, device=after.device, dtype=after.dtype) * 3.0 - 1.0).clamp(0.0, 1.0)
-    own = (0.5 + 0.5 * torch.cos(way * math.pi)).view(-1, 1, 1)
-    mixed = before[:, :, start : start + shared] * own + after[:, :, :shared] * (1.0 - own)
-    return torch.cat((before[:, :, :start], mixed, after[:, :, shared:]), dim=2)
+def _merged(parts: list[Tensor], step: int) -> Tensor:
+    """The whole of *parts*, of which one starts every *step* latent frames: what two have fades in the middle third.
+
+    Where the last is shorter than what it shares, the frames behind it are those of the part before.
+    """
+    first, starts = parts[0], range(0, len(parts) * step, step)
+    length = max(start + part.shape[2] for start, part in zip(starts, parts))
+    whole, filled = first.new_empty((*first.shape[:2], length, *first.shape[3:])), 0
+    for start, part in zip(starts, parts):
+        shared, end = min(filled - start, part.shape[2]), start + part.shape[2]
+        if shared:
+            way = (torch.linspace(0.0, 1.0, shared, device=part.device, dtype=part.dtype) * 3.0 - 1.0).clamp(0.0, 1.0)
+            own = (0.5 + 0.5 * torch.cos(way * math.pi)).view(-1, 1, 1)
+            whole[:, :, start : start + shared] = whole[:, :, start : start + shared] * own + part[:, :, :shared] * (1.0 - own)
+        whole[:, :, start + shared : end] = part[:, :, shared:]
+        filled = max(filled, end)
+    return whole
 
 
 comfy_entrypoint = extension_of(SeedVR2Conditioning, SeedVR2Preprocess, SeedVR2PostProcessing, SeedVR2TemporalChunk, SeedVR2TemporalMerge)

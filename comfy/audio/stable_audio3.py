@@ -21,7 +21,6 @@ __all__ = ["LATENT", "SIDES", "StableAudio3Autoencoder", "load_stable_audio3_vae
 Shape = tuple[int, ...]
 
 WHAT = "the VAE"
-MARK = "decoder.layers.3.transformers.0.pre_norm.alpha"
 RATE_HZ, RATIO = 44100, STRIDE * PATCH
 LARGE_DEPTH, SMALL_DEPTH = 12, 6
 # Numbers that are held at once for a sample. ComfyUI counts 1500 for the larger ones, whose tokens see all others there.

@@ -10,6 +10,7 @@ import torch
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
 from comfy.families.sd_unet_config import count_blocks
+from comfy.ldm.cosmos import latents
 from comfy.supported_models_base import BASE
 
 PATCH = 2
@@ -75,7 +76,7 @@ class CosmosT2V(BASE):
 
     unet_config = {"image_model": "cosmos", "in_channels": 16}
     sampling_settings = {"sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002}
-    latent_format: Any = latent_formats.Cosmos1CV8x8x8
+    latent_format: Any = latents.Cosmos1CV8x8x8
     memory_usage_factor = 1.6
     supported_inference_dtypes = (torch.bfloat16, torch.float16, torch.float32)
     vae_key_prefix = ("vae.",)

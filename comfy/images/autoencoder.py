@@ -26,7 +26,8 @@ class Autoencoder:
     ``sample_rate_hz`` is that of the sound for autoencoders of sound, whose latents have one dimension, or ``extra_1d_channel`` rows of it;
     ``output_rate_hz`` that of decoded sound where it is another one. ``in_parts``: its network goes through videos on the host part by
     part, in tiles, whatever their size, and gives colours from 0 to 1. ``fading``: tiles of videos have all frames
-    and fade into each other.
+    and fade into each other. ``is_whole``: its weights are all on the device while it works. ``crops``: pictures are cropped to the latent
+    grid; else its network takes any sides.
     """
 
     build: Callable[[], Any]
@@ -45,5 +46,7 @@ class Autoencoder:
     sample_rate_hz: int | None = None
     in_parts: bool = False
     fading: bool = False
+    is_whole: bool = False
+    crops: bool = True
     extra_1d_channel: int | None = None
     output_rate_hz: int | None = None

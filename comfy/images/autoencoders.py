@@ -274,6 +274,8 @@ def _seedvr(source: WeightSource) -> Autoencoder:
         upscale_index_formula=(seedvr_vae.FRAMES, side, side),
         working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
         fading=True,
+        is_whole=True,
+        crops=False,
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from comfy.progress_bar import ProgressBar
+
 Span = tuple[int, int]  # first and end
 
 
@@ -15,17 +17,22 @@ def in_faded_tiles(
 ) -> torch.Tensor:
     """The results of *run* for tiles of *video* (B x C x frames x rows x columns), put together on *device* in float32.
 
+    Tells the progress of each tile, and raises what its hook raises, as when a prompt is cancelled.
+
     *tile* and *seam*: rows and columns of a tile, and of what two share. *out_of*: (a, b) for results a / b times as long along both.
     """
     rows, columns = (list(_spans(length, size, shared)) for length, size, shared in zip(video.shape[3:], tile, seam, strict=True))
+    progress = ProgressBar(len(rows) * len(columns))
     if len(rows) == len(columns) == 1:
-        return run(video).to(device)
+        made = run(video).to(device)
+        progress.update(1)
+        return made
     whole = total = None
     for top, bottom in rows:
         for left, right in columns:
             made = run(video[..., top:bottom, left:right]).to(device, torch.float32)
             if whole is None or total is None:
-                sides = [-(-length * out_of[0] // out_of[1]) for length in video.shape[3:]]
+                sides = [length * out_of[0] // out_of[1] for length in video.shape[3:]]
                 whole, total = made.new_zeros((*made.shape[:3], *sides)), made.new_zeros(sides)
             spans = ((top, bottom, video.shape[3], seam[0], made.shape[3]), (left, right, video.shape[4], seam[1], made.shape[4]))
             down, across = (_weights(*span, out_of, device) for span in spans)
@@ -34,6 +41,7 @@ def in_faded_tiles(
             place = (slice(y, y + made.shape[3]), slice(x, x + made.shape[4]))
             whole[..., place[0], place[1]] += made * share
             total[place] += share
+            progress.update(1)
     assert whole is not None and total is not None
     return whole.div_(total.clamp(min=1e-6))
 

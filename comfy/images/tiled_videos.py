@@ -20,6 +20,7 @@ class TiledVideos:
 
     first_stage_model: Any
     _kind: Any
+    latent_dim: int
     device: torch.device
     vae_dtype: torch.dtype
     output_device: torch.device
@@ -35,6 +36,13 @@ class TiledVideos:
     def vae_output_dtype(self) -> torch.dtype:
         """The dtype of results."""
         raise NotImplementedError
+
+    def largest_tile(self, shape: tuple[int, ...], tile_x: int | None, tile_y: int | None, tile_t: int | None = None) -> tuple[int, ...]:
+        """*shape*, or that of its largest tile of a video, whose working memory is needed at once; sides that are not given are whole."""
+        if self.latent_dim != 3:
+            return shape
+        frames = None if tile_t is None or self._kind.fading else max(2, tile_t)
+        return (*shape[:2], *(size if most is None else min(size, most) for size, most in zip(shape[2:], (frames, tile_y, tile_x))))
 
     def decode_tiled_3d(
         self, samples: torch.Tensor, tile_t: int = ALL_FRAMES, tile_x: int = 32, tile_y: int = 32, overlap: Overlap = (1, 8, 8)

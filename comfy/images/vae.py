@@ -65,6 +65,7 @@ class VAE(TiledVideos, TiledSounds):
             return
         self._kind = found
         self.latent_dim, self.pad_channel_value = found.latent_dim, found.pad_channel_value
+        self.disable_offload, self.crop_input = found.is_whole, found.crops
         self.downscale_ratio, self.upscale_ratio = found.downscale_ratio, found.upscale_ratio
         self.downscale_index_formula, self.upscale_index_formula = found.downscale_index_formula, found.upscale_index_formula
         self.latent_channels = found.latent_channels
@@ -309,7 +310,7 @@ class VAE(TiledVideos, TiledSounds):
         if self._kind.in_parts:
             return self.decode(samples)
         samples = self._in_latent_dimensions(samples)
-        self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
+        self._load(self.memory_used_decode(self.largest_tile(samples.shape, tile_x, tile_y, tile_t), self.vae_dtype))
         if self.latent_dim == 3:
             return self.decode_video_tiles(samples, tile_x, tile_y, overlap, tile_t, overlap_t).movedim(1, -1)
         if self._is_of_sound():
@@ -330,7 +331,7 @@ class VAE(TiledVideos, TiledSounds):
         if self._kind.in_parts:
             return self.encode(pixel_samples)
         pixels = self._as_network_takes(pixel_samples)
-        self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
+        self._load(self.memory_used_encode(self.largest_tile(pixels.shape, tile_x, tile_y), self.vae_dtype))
         if self.latent_dim == 3:
             latents = self.encode_video_tiles(pixels, tile_x, tile_y, overlap, tile_t, overlap_t)
         elif self._is_of_sound():

@@ -11,12 +11,13 @@ import comfy.model_base
 import comfy.sample
 import comfy.sd
 import comfy.supported_models
+from comfy import latent_formats
 from comfy.dit import cosmos
 from comfy.dit.models.cosmos import CosmosVideo
 from comfy.dit.registry import family_of, read_transformer_config
-from comfy.latent_formats import Cosmos1CV8x8x8
 from comfy.ldm.cosmos.blocks import DITBuildingBlock
 from comfy.ldm.cosmos.embedders import joined_cells
+from comfy.ldm.cosmos.latents import Cosmos1CV8x8x8
 from comfy.ldm.cosmos.layers import modulation
 from comfy.ldm.cosmos.model import DataType, GeneralDIT
 from comfy.ldm.cosmos.position_embedding import normalize
@@ -53,6 +54,7 @@ def test_variants_are_told_by_their_tensors(tmp_path, caplog, channels, kind):
     assert type(model) is CosmosVideo is comfy.model_base.CosmosVideo and model.model_type.name == "EDM"
     assert type(model.model_config) is getattr(comfy.supported_models, kind)
     assert family_of(model.model_config.unet_config) is cosmos.FIRST and type(model.latent_format) is Cosmos1CV8x8x8
+    assert latent_formats.Cosmos1CV8x8x8 is Cosmos1CV8x8x8
     assert model.model_config.memory_usage_factor == 1.6 and model.model_sampling.sigma_data == 0.5
     assert model.concat_keys == (("mask_inverted",) if channels == 17 else ())
     assert model.model_sampling.sigma_max.item() == pytest.approx(80.0) and "not used" not in caplog.text
