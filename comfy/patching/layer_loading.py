@@ -13,9 +13,8 @@ from comfy.patching.forwarding import forwards_to
 from comfy.patching.layers import Layer, stream, wipe_lowvram_weight
 from comfy.patching.low_vram import LowVramPatch
 from comfy.patching.model_weights import ModelWeights
-from comfy.patching.on_host.filling import Filling, OnHost
+from comfy.patching.on_host.filling import AT_ONCE, Filling, OnHost
 from comfy.patching.on_host.freed_memory import FreedMemory
-from comfy.patching.on_host.row_blocks import AT_ONCE
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement, as_parameter
 from comfy.patching.protocols import Patcher

@@ -13,8 +13,8 @@ import comfy.float
 import comfy.lora
 import comfy.model_management
 import comfy.utils
-from comfy.patching.on_host.filling import OnHost
-from comfy.patching.on_host.row_blocks import AT_ONCE, in_row_blocks
+from comfy.patching.on_host.filling import AT_ONCE, OnHost
+from comfy.patching.on_host.row_blocks import in_row_blocks
 from comfy.quantisation.weights import dequantised, is_quantised, requantised
 
 _CALCULATE = comfy.lora.calculate_weight  # a node pack may put its own in its place

@@ -13,8 +13,7 @@ from comfy.patching.attribute_paths import get_attr
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.low_vram import patched_value
 from comfy.patching.model_weights import ModelWeights
-from comfy.patching.on_host.filling import OnHost
-from comfy.patching.on_host.row_blocks import AT_ONCE
+from comfy.patching.on_host.filling import AT_ONCE, OnHost
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement
 from comfy.patching.protocols import Patcher

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -65,6 +65,19 @@ class _Read:
     note: Note
     casts: bool
     seams: list[Seam] = field(default_factory=list)
+
+    def chunks(self, check: Callable[[], None] | None, is_over: Callable[[], bool] | None) -> Iterator[Chunk]:
+        """Those that are waiting, each for one thread, until *is_over*; *check* is called before each."""
+        while self.waiting:
+            if check is not None:
+                check()
+            if is_over is not None and is_over():
+                return
+            try:
+                chunk = self.waiting.popleft()
+            except IndexError:  # another thread took the last
+                return
+            yield chunk
 
 
 class WeightReader:
@@ -190,15 +203,7 @@ class WeightReader:
         """Read chunks until there are none, or *is_over*; an error leaves none."""
         try:
             with one_thread() if read.casts or self._direct is not None else contextlib.nullcontext():  # torch copies in either case
-                while read.waiting:
-                    if check is not None:
-                        check()
-                    if is_over is not None and is_over():
-                        return
-                    try:
-                        chunk = read.waiting.popleft()
-                    except IndexError:  # another thread took the last
-                        return
+                for chunk in read.chunks(check, is_over):
                     self._read_chunk(chunk, read)
                     read.note(chunk.stop - chunk.start)
         except BaseException:

@@ -18,7 +18,20 @@ from comfy.model_base import BaseModel, ModelType
 VIDEO_DIMENSIONS = 5
 
 
-class CosmosVideo(BaseModel):
+class _GivenFrames(BaseModel):
+    """A model whose network may take a channel more, which says what is given."""
+
+    def __init__(
+        self, model_config: Any, model_type: ModelType, device: torch.device | None, unet_model: Callable[..., torch.nn.Module]
+    ) -> None:
+        super().__init__(model_config, model_type, device=device, unet_model=without_weights(unet_model))
+        config = model_config.unet_config
+        self.image_to_video = config["in_channels"] > config["out_channels"]
+        if self.image_to_video:
+            self.concat_keys = ("mask_inverted",)
+
+
+class CosmosVideo(_GivenFrames):
     """Cosmos 1. Where the network takes a channel more, it says which frames are given."""
 
     def __init__(
@@ -28,11 +41,7 @@ class CosmosVideo(BaseModel):
         device: torch.device | None = None,
         unet_model: Callable[..., torch.nn.Module] = GeneralDIT,
     ) -> None:
-        super().__init__(model_config, model_type, device=device, unet_model=without_weights(unet_model))
-        config = model_config.unet_config
-        self.image_to_video = config["in_channels"] > config["out_channels"]
-        if self.image_to_video:
-            self.concat_keys = ("mask_inverted",)
+        super().__init__(model_config, model_type, device, unet_model)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Besides the usual: text that is never repeated, its mask, the frames per second."""
@@ -50,7 +59,7 @@ class CosmosVideo(BaseModel):
         return latent_image * scale.reshape(-1, *(1,) * (noise.ndim - 1))
 
 
-class CosmosPredict2(BaseModel):
+class CosmosPredict2(_GivenFrames):
     """Cosmos-Predict2. Where the network takes a channel more, it says which frames are given; those are at time 0."""
 
     def __init__(
@@ -60,11 +69,7 @@ class CosmosPredict2(BaseModel):
         device: torch.device | None = None,
         unet_model: Callable[..., torch.nn.Module] = MiniTrainDIT,
     ) -> None:
-        super().__init__(model_config, model_type, device=device, unet_model=without_weights(unet_model))
-        config = model_config.unet_config
-        self.image_to_video = config["in_channels"] > config["out_channels"]
-        if self.image_to_video:
-            self.concat_keys = ("mask_inverted",)
+        super().__init__(model_config, model_type, device, unet_model)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Besides the usual: text that is never repeated, the mask of what is sampled, the frames per second."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from comfy.ldm.cosmos.embedders import PatchEmbed, TimestepEmbedding, Timesteps
-from comfy.ldm.cosmos.layers import EPS, GPT2FeedForward, Options, modulated, modulation, rotated_halves
+from comfy.ldm.cosmos.layers import EPS, GPT2FeedForward, Options, modulated, modulation, of_time, rotated_halves
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.placeholders import placeholders
 
@@ -124,10 +124,7 @@ class FinalLayer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, adaln_lora: torch.Tensor | None = None) -> torch.Tensor:
         """B x F x R x K x C to B x F x R x K x values of a cell, for the embedded time *emb* (B x 1 x C)."""
-        made = self.adaLN_modulation(emb)
-        if adaln_lora is not None:
-            made = made + adaln_lora[..., : 2 * self.hidden_size]
-        shift, scale = made[:, :, None, None].chunk(2, dim=-1)
+        shift, scale = of_time(self.adaLN_modulation, emb, adaln_lora, self.hidden_size, 2)
         return self.linear(modulated(x, self.norm_final, scale, shift))
 
 
@@ -169,9 +166,7 @@ class DITBuildingBlock(torch.nn.Module):
         transformer_options: Options | None = None,
     ) -> torch.Tensor:
         """Tokens *x* (B x F x R x K x C) after the step, for the embedded time *emb* (B x 1 x C)."""
-        made = self.adaLN_modulation(emb)
-        made = made if adaln_lora is None else made + adaln_lora
-        shift, scale, gate = made[:, :, None, None].chunk(3, dim=-1)
+        shift, scale, gate = of_time(self.adaLN_modulation, emb, adaln_lora, x.shape[-1], 3)
         normal = modulated(x, self.norm_state, scale, shift)
         if self.block_type == "mlp":
             result = self.block(normal)

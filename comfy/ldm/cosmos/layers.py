@@ -42,6 +42,14 @@ def modulation(width: int, parts: int, use_lora: bool, lora: int, kept: Options,
     return torch.nn.Sequential(torch.nn.SiLU(), *narrow)
 
 
+def of_time(layer: torch.nn.Module, emb: torch.Tensor, shared: torch.Tensor | None, width: int, parts: int) -> tuple[torch.Tensor, ...]:
+    """*parts* vectors of *width* that *layer* makes of the embedded time *emb* (B x F x C), and of what all share: B x F x 1 x 1 x C."""
+    made = layer(emb)
+    if shared is not None:
+        made = made + shared[..., : parts * width]
+    return made[:, :, None, None].chunk(parts, dim=-1)
+
+
 def modulated(x: torch.Tensor, norm: torch.nn.Module, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """*x*, normalised by *norm*, scaled and shifted by what was made of the embedded time."""
     return norm(x) * (1 + scale) + shift

@@ -13,7 +13,7 @@ import comfy.ldm.common_dit
 import comfy.ops
 from comfy.dit.network import DiffusionTransformer
 from comfy.ldm.cosmos.embedders import PatchEmbed, TimestepEmbedding, Timesteps, joined_cells, with_padding_mask
-from comfy.ldm.cosmos.layers import EPS, GPT2FeedForward, modulated, modulation, rotated_halves
+from comfy.ldm.cosmos.layers import EPS, GPT2FeedForward, modulated, modulation, of_time, rotated_halves
 from comfy.ldm.cosmos.position_embedding import VideoRopePosition3DEmb
 from comfy.ldm.modules.attention import optimized_attention
 
@@ -120,10 +120,7 @@ class FinalLayer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, adaln_lora_B_T_3D: torch.Tensor | None = None) -> torch.Tensor:  # noqa: N803 - ComfyUI's name
         """B x F x R x K x C to B x F x R x K x values of a cell, for the embedded time *emb* (B x F x C)."""
-        made = self.adaln_modulation(emb)
-        if adaln_lora_B_T_3D is not None:
-            made = made + adaln_lora_B_T_3D[..., : 2 * self.hidden_size]
-        shift, scale = made[:, :, None, None].chunk(2, dim=-1)
+        shift, scale = of_time(self.adaln_modulation, emb, adaln_lora_B_T_3D, self.hidden_size, 2)
         return self.linear(modulated(x, self.layer_norm, scale, shift))
 
 
@@ -169,9 +166,7 @@ class Block(torch.nn.Module):
         if extra_per_block_pos_emb is not None:
             x = x + extra_per_block_pos_emb
         for step in ("self_attn", "cross_attn", "mlp"):
-            made = getattr(self, f"adaln_modulation_{step}")(emb)
-            made = made if adaln_lora_B_T_3D is None else made + adaln_lora_B_T_3D
-            shift, scale, gate = made[:, :, None, None].chunk(3, dim=-1)
+            shift, scale, gate = of_time(getattr(self, f"adaln_modulation_{step}"), emb, adaln_lora_B_T_3D, x.shape[-1], 3)
             normal = modulated(x, getattr(self, f"layer_norm_{step}"), scale, shift).to(emb.dtype)
             if step == "mlp":
                 result = self._fed(normal, options)

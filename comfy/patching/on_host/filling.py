@@ -78,3 +78,6 @@ class OnHost:
 
     freed: FreedMemory | None = None
     filling: Filling | None = None
+
+
+AT_ONCE = OnHost()

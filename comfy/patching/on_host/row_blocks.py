@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from comfy.patching.on_host.filling import OnHost
+from comfy.patching.on_host.filling import AT_ONCE, OnHost
 from comfy.units import MIB
 from comfy.weight_adapter import WeightAdapterBase
 
 BLOCK_BYTES = 8 * MIB  # that torch's threads share
 OWN_BLOCK_BYTES = MIB // 2  # of one thread: its core's cache holds as much, and what becomes of it
 BLOCKS_AT_ONCE = 64  # for which factors are made wider
-AT_ONCE = OnHost()
 FLOATS = {torch.float16, torch.bfloat16, torch.float32}  # narrower ones are rounded by chance
 
 Part = tuple[slice, Tensor]  # rows of a block, and those of the first factor that belong to them
