@@ -15,6 +15,7 @@ from comfy.units import MIB
 from comfy.weight_adapter import WeightAdapterBase
 
 REREADS_BYTES = MIB
+OWN_KINDS = WeightAdapterBase.__module__.rpartition(".")[0] + "."  # the package that they are in
 
 
 class AddedPatch(tuple[Any, ...]):
@@ -40,7 +41,7 @@ def patch_fingerprint(patch: tuple[Any, ...]) -> Fingerprint:
 
 def _is_own(change: Any) -> bool:
     """Whether *change* is of one of this project's kinds, whose objects never change. A node pack's may, and may be equal to others."""
-    return type(change).__module__.startswith(f"{WeightAdapterBase.__module__.rpartition('.')[0]}.")
+    return type(change).__module__.startswith(OWN_KINDS)
 
 
 def _of_parts(patch: tuple[Any, ...]) -> Fingerprint:

@@ -23,7 +23,7 @@ MOST_THREADS = 8  # a guess, measured with two only: more would wait for Python'
 
 
 class Filling:
-    """Values to fill, which the end of its ``with`` block does. Raises there what filling raised. Not thread-safe."""
+    """Values to fill, which the end of its ``with`` block does, unless that raised. Raises there what filling raised. Not thread-safe."""
 
     def __init__(self) -> None:
         self._errors: list[BaseException] = []
@@ -34,6 +34,8 @@ class Filling:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:  # nobody will have the values
+            return
         helpers: list[threading.Thread] = []
         for _ in range(min(self._threads, len(self._waiting))):
             helper = threading.Thread(target=self._work, name="patched-values")

@@ -74,6 +74,13 @@ def test_what_goes_wrong_is_raised_at_the_end_and_the_rest_is_not_begun(three_th
     assert len(begun) < 500
 
 
+def test_nothing_is_filled_for_a_block_that_raised(seen):
+    with pytest.raises(KeyError, match="its own"), Filling() as filling:
+        filling.add(seen.append, 1)
+        raise KeyError("its own")
+    assert not seen
+
+
 def test_a_model_whose_values_could_not_be_filled_is_not_loaded_and_loads_later(three_threads, monkeypatch):
     layers = torch.nn.Sequential(*(torch.nn.Linear(10, 24, bias=False, dtype=torch.float16) for _ in range(3))).requires_grad_(False)
     pristine = [layer.weight for layer in layers]
