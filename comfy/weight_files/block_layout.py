@@ -7,7 +7,7 @@ hardly anything beside a copy out of a buffer. A block can be page-locked in pie
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -19,8 +19,7 @@ PAGE_BYTES = 4096
 OWN_PAGES_FROM_BYTES = MIB
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Bytes *start* to *stop* of the block hold *entry* in *dtype*.
 
     *read_at* is where the block's pages take it from the disk: at the same distance from a page's beginning as in the file; None where
@@ -39,7 +38,7 @@ def lay_out(entries: Iterable[TensorEntry], dtype: torch.dtype | None) -> tuple[
     places, position = [], 0
     for entry in entries:
         kept = dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
-        size = entry.elements * kept.itemsize
+        size = entry.stop - entry.start if kept is entry.dtype else entry.elements * kept.itemsize
         if size < OWN_PAGES_FROM_BYTES:
             start = _rounded_up(position, ALIGNMENT_BYTES)
             places.append(Place(entry, kept, start, start + size, None))

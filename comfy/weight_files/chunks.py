@@ -4,16 +4,16 @@ A chunk is one range of the file whose bytes all go to one kind of place: straig
 buffer that is cast. Boundaries lie on multiples of the chunk size in the file where the elements allow it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from comfy.weight_files.header import TensorEntry
 
 MAX_SLICES = 512  # pieces of memory that one system call may fill; the limit of Linux is 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Elements *first* to *stop* of the tensor *entry*."""
 
     entry: TensorEntry
@@ -31,8 +31,7 @@ class Slice:
         return self.entry.start + self.stop * self.entry.dtype.itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Bytes *start* to *stop* of the file, which are *slices* in order; *cast* when their dtype changes on the way."""
 
     start: int
@@ -49,9 +48,9 @@ def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int, al
     chunks: list[Chunk] = []
     slices: list[Slice] = []
     start = stop = 0  # of *slices*
-    kind = False
+    kind = was_alone = False
     for entry, cast in sorted(wanted, key=lambda item: item[0].start):
-        itemsize = entry.dtype.itemsize
+        itemsize, is_alone = entry.dtype.itemsize, entry.key in alone
         for first, last in _cuts(entry, itemsize, chunk_bytes):
             begins, ends = entry.start + first * itemsize, entry.start + last * itemsize
             continues = (
@@ -60,7 +59,7 @@ def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int, al
                 and begins == stop
                 and start // chunk_bytes == (ends - 1) // chunk_bytes
                 and len(slices) < MAX_SLICES
-                and not (entry.key in alone or slices[-1].entry.key in alone)
+                and not (is_alone or was_alone)
                 and (begins - start) % itemsize == 0  # an offset that its dtype can be viewed at
             )
             if slices and not continues:
@@ -69,15 +68,17 @@ def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int, al
             if not slices:
                 start = begins
             slices.append(Slice(entry, first, last))
-            stop, kind = ends, cast
+            stop, kind, was_alone = ends, cast, is_alone
     return [*chunks, Chunk(start, stop, tuple(slices), kind)] if slices else chunks
 
 
-def _cuts(entry: TensorEntry, itemsize: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+def _cuts(entry: TensorEntry, itemsize: int, chunk_bytes: int) -> Iterable[tuple[int, int]]:
     """The tensor's elements, cut at or just before multiples of *chunk_bytes* in the file, as (first, stop)."""
-    first, elements = 0, entry.elements
-    while first < elements:
-        to_boundary = (chunk_bytes - (entry.start + first * itemsize) % chunk_bytes) // itemsize
-        stop = min(elements, first + (to_boundary or chunk_bytes // itemsize))
-        yield first, stop
-        first = stop
+    elements = entry.elements
+    if entry.start // chunk_bytes == (entry.stop - 1) // chunk_bytes:
+        return [(0, elements)] if elements else []
+    cuts = [0]
+    while cuts[-1] < elements:
+        to_boundary = (chunk_bytes - (entry.start + cuts[-1] * itemsize) % chunk_bytes) // itemsize
+        cuts.append(min(elements, cuts[-1] + (to_boundary or chunk_bytes // itemsize)))
+    return itertools.pairwise(cuts)

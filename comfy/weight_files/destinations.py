@@ -5,7 +5,7 @@ which it lies as in its file, up to 63 bytes further on than where it belongs. E
 first bytes: they belong where the piece before may still be arriving. Those *seams* are put in place when everything has been read.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -16,8 +16,7 @@ from comfy.weight_files.direct_reads import BLOCK_BYTES
 Seam = tuple[memoryview, bytes | bytearray]
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """Where a tensor goes: *flat*, its elements in a row, the same memory as bytes, and where that begins in the block read into.
 
     *pages* is the whole block where the tensor has pages of its own there; the disk writes it into them *shift* bytes further on.

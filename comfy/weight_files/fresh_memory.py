@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
@@ -110,7 +110,7 @@ class FreshMemory:
         self._mapping: mmap.mmap | None = None
         self._lock = threading.Lock()
         self._done = bytearray()
-        self._parts: dict[int, list[tuple[int, bool]]] = {}  # of the pieces that have been begun
+        self._parts: dict[int, list[tuple[int, int, bool]]] = {}  # of the pieces that have been begun
         self._can_populate = True
         self._populate = populate or _system_populate()
         self._sizes = sizes or page_sizes()
@@ -127,6 +127,7 @@ class FreshMemory:
         with torch.inference_mode(False):
             self._start = -torch.frombuffer(view, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
             self.tensor = torch.frombuffer(view, dtype=torch.uint8, offset=self._start, count=size_bytes)
+        self._address = self.tensor.data_ptr()
         weakref.finalize(view, spare.give, self._mapping).atexit = False
         self._done = bytearray(size_bytes // STEP_BYTES)
         there = min(len(self._done), max(0, used_bytes - self._start) // STEP_BYTES)
@@ -135,38 +136,48 @@ class FreshMemory:
         self._huge_bytes_left = size_bytes if free_bytes is None else int(free_bytes * USED_SHARE)
 
     def populate(self, first: int, stop: int) -> None:
-        """Bring in the steps that bytes *first* to *stop* lie in, unless that was done; what lies in them stays as it is."""
+        """Bring in the steps, or huge pages, that bytes *first* to *stop* lie in, unless that was done; what lies in them stays."""
         step, last = first // STEP_BYTES, min(len(self._done), -(-stop // STEP_BYTES))
         while self._can_populate and (step := self._done.find(0, step, last)) >= 0:
             with self._lock:
-                runs = list(self._claim(step // STEPS, step, last))
-            for begin, end, huge in runs:
-                if not self._bring_in(begin * STEP_BYTES, (end - begin) * STEP_BYTES, huge):
-                    self._can_populate = False
-                    return
+                begin, end, huge = self._claim(step, last)
+            if begin < end and not self._bring_in(begin, end, huge):
+                self._can_populate = False
 
-    def _claim(self, piece: int, first: int, stop: int) -> Iterator[tuple[int, int, bool]]:
-        """What is left to bring in of steps *first* to *stop* in *piece*, as (first, stop, whether huge): all of what is huge."""
-        if piece not in self._parts:
-            self._parts[piece] = self._sizes.next_piece(self._huge_bytes_left)
-            self._huge_bytes_left -= sum(size_bytes for size_bytes, huge in self._parts[piece] if huge)
-        begin = piece * STEPS
-        for size_bytes, huge in self._parts[piece]:
-            end = min(begin + size_bytes // STEP_BYTES, len(self._done))
-            step, last = (begin, end) if huge else (max(begin, first), min(end, stop))
-            while (step := self._done.find(0, step, last)) >= 0:
-                done = self._done.find(1, step, last)
-                run_end = last if done < 0 else done
-                self._done[step:run_end] = b"\1" * (run_end - step)
-                yield step, run_end, huge and step % HUGE_STEPS == run_end % HUGE_STEPS == 0  # less than a huge page is not one
-                step = run_end
+    def _claim(self, step: int, stop: int) -> tuple[int, int, bool]:
+        """The first of steps *step* to *stop* that nobody has claimed, and those after it in the same pages; all of what is huge.
+
+        As (first, stop, whether huge), equal ones when there is none.
+        """
+        parts = self._parts.get(step // STEPS) or self._begin(step // STEPS)
+        begin, end, huge = parts[0] if step < parts[0][1] else parts[1]
+        step, stop = (begin, end) if huge else (step, min(end, stop))
+        if (step := self._done.find(0, step, stop)) < 0:
+            return stop, stop, huge
+        claimed = self._done.find(1, step, stop)
+        stop = stop if claimed < 0 else claimed
+        self._done[step:stop] = b"\1" * (stop - step)
+        return step, stop, huge and step % HUGE_STEPS == stop % HUGE_STEPS == 0  # less than a huge page is not one
+
+    def _begin(self, piece: int) -> list[tuple[int, int, bool]]:
+        """Decide on the pages of *piece*; one or two parts of it, as (first step, stop, whether huge)."""
+        parts, begin = [], piece * STEPS
+        for size_bytes, huge in self._sizes.next_piece(self._huge_bytes_left):
+            end = begin + size_bytes // STEP_BYTES
+            parts.append((begin, min(end, len(self._done)), huge))
+            self._huge_bytes_left -= size_bytes if huge else 0
             begin = end
+        self._parts[piece] = parts
+        return parts
 
-    def _bring_in(self, offset: int, size_bytes: int, huge: bool) -> bool:
+    def _bring_in(self, step: int, stop: int, huge: bool) -> bool:
+        offset, size_bytes = step * STEP_BYTES, (stop - step) * STEP_BYTES
+        if step % HUGE_STEPS:  # its neighbours are timed
+            return self._populate(self._address + offset, size_bytes)
         began_s = time.perf_counter()
         if huge and self._mapping is not None:
             self._mapping.madvise(mmap.MADV_HUGEPAGE, self._start + offset, size_bytes)
-        if not self._populate(self.tensor.data_ptr() + offset, size_bytes):
+        if not self._populate(self._address + offset, size_bytes):
             return False
         self._sizes.note(huge, (time.perf_counter() - began_s) / size_bytes)
         return True

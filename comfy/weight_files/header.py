@@ -9,6 +9,8 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 
@@ -44,8 +46,7 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """One tensor of a file: its dtype, shape, and the half-open byte range it takes in the file."""
 
     key: str
@@ -57,7 +58,7 @@ class TensorEntry:
     @property
     def elements(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return (self.stop - self.start) // self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,15 @@ def _entry(path: str, key: str, described: object, data_start: int) -> TensorEnt
         shape = tuple(described["shape"])  # type: ignore[index]
         start, stop = described["data_offsets"]  # type: ignore[index]
         dtype = _DTYPES.get(dtype_name)
-        numbers = (*shape, start, stop)
+        numbers = (start, stop, *shape)
         valid = set(map(type, numbers)) == {int} and min(numbers) >= 0 and start <= stop
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the header's entry for {key!r} is not understood ({error!r})") from error
     if dtype is None:
         known = ", ".join(sorted(_DTYPES))
         raise ModelFileError(f"{path}: {key!r} has the type {dtype_name!r}, which is not understood; known: {known}")
-    if len(shape) > MAX_SIDES or not valid or any(side > MAX_SIDE for side in shape) or stop - start != math.prod(shape) * dtype.itemsize:
+    fits = valid and len(shape) <= MAX_SIDES and max(shape, default=0) <= MAX_SIDE and stop - start == math.prod(shape) * dtype.itemsize
+    if not fits:
         said = f"shape {list(shape)[:MAX_SIDES]} of {dtype} in bytes {start} to {stop}"
         raise ModelFileError(f"{path}: {key!r} claims {said[:500]}; the file is damaged")
     return TensorEntry(key, dtype, shape, data_start + start, data_start + stop)
@@ -135,7 +137,7 @@ def _entry(path: str, key: str, described: object, data_start: int) -> TensorEnt
 def _check_extent(path: str, entries: Iterable[TensorEntry], data_start: int, file_bytes: int) -> None:
     """Raise unless every tensor lies in the file; say how many bytes belong to none."""
     position, gap_bytes, tensor_bytes = data_start, 0, 0
-    for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
+    for entry in sorted(entries, key=attrgetter("start", "stop")):
         gap_bytes += max(0, entry.start - position)
         position = max(position, entry.stop)
         tensor_bytes += entry.stop - entry.start

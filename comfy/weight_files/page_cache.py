@@ -11,6 +11,7 @@ page that it did not find (seen on Linux 6.18), so the question itself changes t
 import bisect
 import contextlib
 import ctypes
+import functools
 import mmap
 import os
 import sys
@@ -106,7 +107,7 @@ def samples_are_cached(file: int, size_bytes: int, count: Callable[..., int | No
 def cached_pages(file: int, stop: int, start: int = 0) -> int | None:
     """How many of the pages with bytes *start* to *stop* of the file are in the page cache; None where the kernel does not say."""
     interval, answer = (ctypes.c_uint64 * 2)(start, stop - start), (ctypes.c_uint64 * 5)()
-    failed = ctypes.CDLL(None, use_errno=True).syscall(CACHESTAT, file, interval, answer, 0)
+    failed = _libc().syscall(CACHESTAT, file, interval, answer, 0)
     return None if failed else answer[0]
 
 
@@ -119,9 +120,7 @@ def absent_by_mincore(file: int, size_bytes: int) -> Runs | None:
     try:
         with mmap.mmap(file, size_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as mapping:
             mapped = numpy.frombuffer(mapping, dtype=numpy.uint8)
-            failed = ctypes.CDLL(None, use_errno=True).mincore(
-                ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(size_bytes), ctypes.c_void_p(states.ctypes.data)
-            )
+            failed = _libc().mincore(ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(size_bytes), ctypes.c_void_p(states.ctypes.data))
             del mapped  # the mapping cannot be closed while it is looked at
     except (OSError, ValueError, AttributeError):
         return None
@@ -151,6 +150,11 @@ def _is_cached(file: int, position: int) -> bool:
         return os.preadv(file, [bytearray(1)], position, os.RWF_NOWAIT) == 1
     except BlockingIOError:
         return False
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _runs(flags: numpy.ndarray, unit_bytes: int) -> Runs:

@@ -7,6 +7,7 @@ through the page cache, where the system reads ahead meanwhile, and is dropped f
 """
 
 import contextlib
+import itertools
 import os
 import threading
 from collections import deque
@@ -34,7 +35,7 @@ __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 CHUNK_BYTES = 8 * MIB
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk or for Python, another copies
 CAST_THREADS = max(2, min(8, os.cpu_count() or 1))  # the system reads ahead, and each needs a processor's cache
-PART_BYTES = MIB // 2  # of the file; a processor's cache holds as much, and what becomes of it
+PART_BYTES = MIB // 4  # of the file; a processor's cache holds as much, and what becomes of it
 
 Prepare = Callable[[int, int], None]
 
@@ -136,12 +137,13 @@ class WeightReader:
         in_pages = memory.tensor.data_ptr() % PAGE_BYTES == 0
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
-            for place in places:
-                flat = memory.tensor[place.start : place.stop].view(place.dtype)
+            in_dtype = {dtype: memory.tensor[: total - total % dtype.itemsize].view(dtype) for dtype in {place.dtype for place in places}}
+            for entry, kept, start, stop, read_at in places:
+                flat = in_dtype[kept][start // kept.itemsize : stop // kept.itemsize]
                 own_pages: tuple[memoryview, int] | tuple[()] = ()
-                if in_pages and place.read_at is not None and self._direct is not None:
-                    own_pages = (view, place.read_at - place.start)
-                destinations[place.entry.key] = Destination(flat, view[place.start : place.stop], place.start, *own_pages)
+                if in_pages and read_at is not None and self._direct is not None:
+                    own_pages = (view, read_at - start)
+                destinations[entry.key] = Destination(flat, view[start:stop], start, *own_pages)
             with lane() as note:
                 chunks = self._chunks(destinations)
                 casts = any(chunk.cast for chunk in chunks)
@@ -149,8 +151,12 @@ class WeightReader:
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
     def _chunks(self, destinations: Mapping[str, Destination]) -> list[Chunk]:
-        wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
-        alone = {key for key, place in destinations.items() if place.pages is not None}
+        wanted, alone = [], set()
+        for key, place in destinations.items():
+            entry = self.header.entries[key]
+            wanted.append((entry, cast := place.flat.dtype != entry.dtype))
+            if place.pages is not None or (cast and entry.stop - entry.start >= PART_BYTES):
+                alone.add(key)
         return plan_chunks(wanted, CHUNK_BYTES, alone)
 
     def _fill(self, read: _Read, threads: int | None) -> None:
@@ -230,20 +236,22 @@ class WeightReader:
             self._guard.drop(chunk.start, chunk.stop)
 
     def _read_and_cast(self, piece: Slice, read: _Read) -> None:
-        """Read *piece* part by part, each of which is cast while the processor's cache holds it, and the system reads the next."""
-        place, size_bytes = read.destinations[piece.entry.key], piece.entry.dtype.itemsize
-        elements = PART_BYTES // size_bytes
+        """Read *piece* part by part, each of which is cast while the processor's cache holds it, and the system reads the next.
+
+        Parts end where steps of fresh memory do. What is done for each is little: these caches hold no Python meanwhile.
+        """
+        place, dtype = read.destinations[piece.entry.key], piece.entry.dtype
         bounce = self._bounce_buffer()[:PART_BYTES]
-        raw, source = bounce.numpy().data, bounce.view(piece.entry.dtype)
-        position, first = piece.start_byte, piece.first
+        raw, source, whole = bounce.numpy().data, bounce.view(dtype), PART_BYTES // dtype.itemsize
+        position, (begin, end) = piece.start_byte, place.extent(piece.first, piece.stop)
+        sizes = _sizes_of_parts(begin // place.flat.itemsize, end // place.flat.itemsize, whole)
         with torch.inference_mode():  # nothing for autograd to note
-            for target in place.flat[piece.first : piece.stop].split(elements):
-                if len(target) < elements:
-                    raw, source = raw[: len(target) * size_bytes], source[: len(target)]
-                self._read_bytes([raw], position, (piece,))
-                read.prepare(*place.extent(first, first + len(target)))  # as late as can be, for the same reason
-                target.copy_(source)
-                position, first = position + len(raw), first + len(target)
+            for target, elements in zip(place.flat[piece.first : piece.stop].split(sizes), sizes):
+                size_bytes, stop = elements * dtype.itemsize, begin + elements * place.flat.itemsize
+                self._read_bytes([raw[:size_bytes]], position, (piece,))
+                read.prepare(begin, stop)  # as late as can be, for the same reason
+                target.copy_(source if elements == whole else source[:elements])
+                position, begin = position + size_bytes, stop
 
     def _distribute(self, content: torch.Tensor, chunk: Chunk, read: _Read) -> None:
         """Copy the bytes of *chunk* to their tensors, casting them where the dtypes differ."""
@@ -314,6 +322,11 @@ class WeightReader:
         if not hasattr(self._bounce, "buffer"):
             self._bounce.buffer = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
         return self._bounce.buffer
+
+
+def _sizes_of_parts(first: int, stop: int, most: int) -> list[int]:
+    """Elements *first* to *stop* of a block, cut at multiples of *most*."""
+    return [end - begin for begin, end in itertools.pairwise([first, *range(first - first % most + most, stop, most), stop])]
 
 
 def _after(views: list[memoryview], count: int) -> list[memoryview]:

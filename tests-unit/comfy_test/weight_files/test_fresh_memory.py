@@ -155,7 +155,8 @@ def test_huge_pages_are_populated_whole_and_small_ones_step_by_step(recorded):
     memory = FreshMemory(2 * PIECE_BYTES, populate, SpareMemory(), HugeFirst())
     start, huge = memory.tensor.data_ptr(), (memory.tensor.data_ptr(), HUGE_PAGE_BYTES)
     memory.populate(HUGE_PAGE_BYTES + 1, HUGE_PAGE_BYTES + 2)
-    assert calls == [huge, (start + HUGE_PAGE_BYTES, STEP_BYTES)]
+    memory.populate(HUGE_PAGE_BYTES // 2 + 1, HUGE_PAGE_BYTES // 2 + 2)
+    assert calls == [(start + HUGE_PAGE_BYTES, STEP_BYTES), huge]
     memory.populate(0, HUGE_PAGE_BYTES)
     assert len(calls) == 2
     memory.populate(0, PIECE_BYTES)
