@@ -21,18 +21,19 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "benchmarks")]
 
 from policies.traces import MOST_KEYS, Trace, committed, generated, write_traces  # noqa: E402
 
+from comfy.ram_model_cache.policy import RamCachePolicy  # noqa: E402
 from comfy.ram_model_cache.shadows import ChoosingPolicy  # noqa: E402
 
 Run = list[float]  # seconds saved by each request
 
 
 class SimulatedCache:
-    """The policy of this project with a cap, asked as the cache asks it: decide before the load, learn after it. No models."""
+    """A policy with a cap, by default this project's, asked as the cache asks it: decide before the load, learn after it. No models."""
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, policy: RamCachePolicy | None = None) -> None:
         self.cap = cap
         self.kept: dict[str, int] = {}
-        self._policy = ChoosingPolicy(cap)
+        self._policy = policy or ChoosingPolicy(cap)
 
     def ask(self, parts: Mapping[str, tuple[int, float]]) -> set[str]:
         """Ask for *parts*, {key: (size, reload seconds)}, of one file at once; returns those that had to be read."""

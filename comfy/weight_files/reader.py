@@ -25,6 +25,7 @@ from comfy.weight_files.block_layout import PAGE_BYTES, lay_out
 from comfy.weight_files.chunks import Chunk, Slice, plan_chunks
 from comfy.weight_files.destinations import Destination, Seam
 from comfy.weight_files.direct_reads import DirectReads
+from comfy.weight_files.fetching import fetch, fetched_as_asked
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
@@ -170,16 +171,17 @@ class WeightReader:
         count = min(threads or usual, len(read.waiting)) if len(read.waiting) > 1 else 1
         errors: list[BaseException] = []
         working: list[threading.Thread] = []
-        try:
-            if pace is not None and count > 1:
-                working += self._start_helpers(count, read, errors, pace)
-                pace.wait_for(working)
-                count = min(count, len(read.waiting)) if pace.stands_back else 1
-            working += self._start_helpers(count - 1, read, errors, None)
-            self._work(read, self._between_chunks)
-        finally:
-            for helper in working:
-                helper.join()
+        with fetched_as_asked(self._file) if self._fetches_small(read) else contextlib.nullcontext():
+            try:
+                if pace is not None and count > 1:
+                    working += self._start_helpers(count, read, errors, pace)
+                    pace.wait_for(working)
+                    count = min(count, len(read.waiting)) if pace.stands_back else 1
+                working += self._start_helpers(count - 1, read, errors, None)
+                self._work(read, self._between_chunks)
+            finally:
+                for helper in working:
+                    helper.join()
         if errors:
             raise errors.pop()
         for place, content in read.seams:
@@ -221,6 +223,8 @@ class WeightReader:
             self._read_through_cache(chunk, read)
 
     def _read_through_cache(self, chunk: Chunk, read: _Read) -> None:
+        if self._fetches_small(read):
+            fetch(self._file, chunk.start, chunk.stop)
         if not chunk.cast:
             places = [(piece, read.destinations[piece.entry.key]) for piece in chunk.slices]
             for piece, place in places:
@@ -234,6 +238,10 @@ class WeightReader:
             self._distribute(bounce, chunk, read)
         if self._guard is not None:
             self._guard.drop(chunk.start, chunk.stop)
+
+    def _fetches_small(self, read: _Read) -> bool:
+        """Whether the system is to fetch in small pages: not where they are dropped, as then it takes the same ones again and again."""
+        return read.casts and self._guard is None
 
     def _read_and_cast(self, piece: Slice, read: _Read) -> None:
         """Read *piece* part by part, each of which is cast while the processor's cache holds it, and the system reads the next.

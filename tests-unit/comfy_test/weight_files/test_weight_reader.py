@@ -14,6 +14,7 @@ from comfy.families.model_errors import ModelFileError
 from comfy.weight_files import reader as weight_reader
 from comfy.weight_files.block_layout import ALIGNMENT_BYTES
 from comfy.weight_files.fresh_memory import FreshMemory
+from comfy.weight_files.page_cache import can_drop_pages
 from comfy.weight_files.reader import CAST_THREADS, CHUNK_BYTES, READ_THREADS, WeightReader
 
 TENSORS = {
@@ -285,3 +286,22 @@ def test_fewer_threads_read_what_is_cast(tmp_path, monkeypatch, dtype, threads):
         assert not helpers, "one chunk needs no helper"
         reader.read(reader.header.entries, dtype)
     assert helpers == ["weight-reader"] * (min(threads, READ_THREADS + 2) - 1)
+
+
+@pytest.mark.parametrize(("dtype", "drop_pages"), [(torch.float32, False), (None, False), (torch.float32, True)])
+def test_what_is_cast_and_stays_in_the_page_cache_is_fetched_chunk_by_chunk(tmp_path, monkeypatch, dtype, drop_pages):
+    if not can_drop_pages():
+        pytest.skip("asks Linux")
+    safetensors.torch.save_file(
+        {"weight": torch.ones(3 * CHUNK_BYTES // 2, dtype=torch.bfloat16)}, path := str(tmp_path / "one.safetensors")
+    )
+    fetched = []
+    monkeypatch.setattr(weight_reader, "fetch", lambda file, start, stop: fetched.append((start, stop)))
+    with WeightReader(path, drop_pages) as opened:
+        found = opened.read(["weight"], dtype)
+        entry = opened.header.entries["weight"]
+    assert found["weight"].min() == found["weight"].max() == 1
+    if dtype is None or drop_pages:
+        assert fetched == []
+    else:
+        assert min(fetched)[0] == entry.start and max(fetched)[1] == entry.stop and len(fetched) == 4
