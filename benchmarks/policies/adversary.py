@@ -3,8 +3,8 @@
     python benchmarks/policies/adversary.py [--models 5] [--fit 3] [--length 300]
 
 Models of one size are asked for, and each time one that the policy does not keep; of those, one that LRU or MRU would have kept. A policy
-that decides by what was asked for alone cannot help it. Every such trace may come of the generator *Zipf* (5 to 10 models), which draws each
-request by itself.
+that decides by what was asked for alone cannot help it. Every such trace may come of the generator *Zipf* (5 to 10 models), which draws
+each request by itself.
 """
 
 import argparse
