@@ -138,7 +138,7 @@ class WeightReader:
         in_pages = memory.tensor.data_ptr() % PAGE_BYTES == 0
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
-            in_dtype = {dtype: memory.tensor[: total - total % dtype.itemsize].view(dtype) for dtype in {place.dtype for place in places}}
+            in_dtype = {dtype: memory.tensor[:total].view(dtype) for dtype in {place.dtype for place in places}}
             for entry, kept, start, stop, read_at in places:
                 flat = in_dtype[kept][start // kept.itemsize : stop // kept.itemsize]
                 own_pages: tuple[memoryview, int] | tuple[()] = ()
