@@ -27,7 +27,7 @@ SIZE_MB, SECONDS = 2100, 2.2
 
 
 class Cache(Protocol):
-    """Of *fit* equal models; ``kept`` are their names."""
+    """A cache of equal models; ``kept`` are the names of those in it."""
 
     kept: Collection[str]
 

@@ -3,7 +3,8 @@
 Nothing is mapped: a reader issues large positional reads, several at a time, straight into the destination when the dtype is the
 file's, else through a small buffer that is cast on the way. What is to leave nothing in the system's page cache and is not there yet is
 read past it, where the file system can: large tensors by the disk itself where they stay, others through a buffer. But what is cast goes
-through the page cache, where the system reads ahead meanwhile, and is dropped from there.
+through the page cache, where the system fetches the next meanwhile, and is dropped from there; where it may stay, it is fetched in small
+pages.
 """
 
 import contextlib
@@ -148,7 +149,9 @@ class WeightReader:
             with lane() as note:
                 chunks = self._chunks(destinations)
                 casts = any(chunk.cast for chunk in chunks)
-                self._fill(_Read(deque(chunks), destinations, memory.populate, note, casts), threads)
+                read = _Read(deque(chunks), destinations, memory.populate, note, casts)
+                with fetched_as_asked(self._file) if self._fetches_small(read) else contextlib.nullcontext():
+                    self._fill(read, threads)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
     def _chunks(self, destinations: Mapping[str, Destination]) -> list[Chunk]:
@@ -171,17 +174,16 @@ class WeightReader:
         count = min(threads or usual, len(read.waiting)) if len(read.waiting) > 1 else 1
         errors: list[BaseException] = []
         working: list[threading.Thread] = []
-        with fetched_as_asked(self._file) if self._fetches_small(read) else contextlib.nullcontext():
-            try:
-                if pace is not None and count > 1:
-                    working += self._start_helpers(count, read, errors, pace)
-                    pace.wait_for(working)
-                    count = min(count, len(read.waiting)) if pace.stands_back else 1
-                working += self._start_helpers(count - 1, read, errors, None)
-                self._work(read, self._between_chunks)
-            finally:
-                for helper in working:
-                    helper.join()
+        try:
+            if pace is not None and count > 1:
+                working += self._start_helpers(count, read, errors, pace)
+                pace.wait_for(working)
+                count = min(count, len(read.waiting)) if pace.stands_back else 1
+            working += self._start_helpers(count - 1, read, errors, None)
+            self._work(read, self._between_chunks)
+        finally:
+            for helper in working:
+                helper.join()
         if errors:
             raise errors.pop()
         for place, content in read.seams:
