@@ -133,7 +133,7 @@ class WeightReader:
         ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
         """
         entries = [self.header.entries[key] for key in keys]
-        places, total = lay_out(entries, dtype)
+        places, total = lay_out(entries, dtype, by_disk=self._direct is not None)
         memory = (make_block or FreshMemory)(total)
         view = memory.tensor.numpy().data
         in_pages = memory.tensor.data_ptr() % PAGE_BYTES == 0

@@ -47,6 +47,15 @@ def test_what_is_cast_or_lies_across_elements_in_its_file_goes_through_a_buffer(
         assert place.start % PAGE_BYTES == 0 and place.read_at is None and place.dtype == torch.float32
 
 
+def test_what_is_copied_lies_half_a_page_away_from_where_it_lies_in_its_file():
+    entries = [
+        entry(str(start), torch.float16, OWN_PAGES_FROM_BYTES, start) for start in (0, 200, 2048, PAGE_BYTES - 2, 5 * PAGE_BYTES + 100)
+    ]
+    for place in lay_out(entries, None, by_disk=False)[0]:
+        apart = (place.start - place.entry.start) % PAGE_BYTES
+        assert PAGE_BYTES // 2 - ALIGNMENT_BYTES < apart <= PAGE_BYTES // 2 and place.read_at is None
+
+
 @given(choose=st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
 def test_tensors_do_not_overlap_and_pages_of_large_ones_hold_nothing_else(choose):
@@ -59,7 +68,7 @@ def test_tensors_do_not_overlap_and_pages_of_large_ones_hold_nothing_else(choose
         position = entries[-1].stop
     choose.shuffle(entries)
     dtype = choose.choice([None, torch.float16, torch.float32])
-    places, size = lay_out(entries, dtype)
+    places, size = lay_out(entries, dtype, choose.random() < 0.5)
     assert [place.entry for place in places] == entries
     assert places[-1].stop <= size <= sum(place.stop - place.start + (2 * PAGE_BYTES) for place in places)
     for before, after in zip(places, places[1:]):
